@@ -1,0 +1,231 @@
+"""Azure Blob Storage as the source: read only.
+
+Bytes come through aiohttp with a container SAS; azure-storage-blob only mints that SAS. The URL that is fetched is
+always built here from account, container and name: a URL found in the app's data is never fetched.
+"""
+
+import base64
+import binascii
+import re
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+from yarl import URL
+
+from migration_pipeline.core.errors import Fatal, MigrationError, Permanent, Transient
+from migration_pipeline.core.model import FileHeaders, Outcome, SourceFile
+from migration_pipeline.core.ports import SourceBlob
+
+KEY_SETTING = "AZURE_STORAGE_KEY"
+SAS_SETTING = "AZURE_STORAGE_SAS_TOKEN"
+_CONNECT_SECONDS, _SILENCE_SECONDS = 10, 30
+_SAS_LIFE, _SAS_RENEWED_BEFORE_END = timedelta(hours=6), timedelta(hours=1)
+
+_FATAL = {
+    "AccountIsDisabled": "source.account_url",
+    "AuthenticationFailed": KEY_SETTING,
+    "AuthorizationFailure": KEY_SETTING,
+    "AuthorizationPermissionMismatch": KEY_SETTING,
+    "AuthorizationProtocolMismatch": KEY_SETTING,
+    "AuthorizationResourceTypeMismatch": KEY_SETTING,
+    "AuthorizationServiceMismatch": KEY_SETTING,
+    "AuthorizationSourceIPMismatch": KEY_SETTING,
+    "ContainerBeingDeleted": "source.containers",
+    "ContainerDisabled": "source.containers",
+    "ContainerNotFound": "source.containers",
+    "InsufficientAccountPermissions": KEY_SETTING,
+    "InvalidAuthenticationInfo": KEY_SETTING,
+    "KeyBasedAuthenticationNotPermitted": KEY_SETTING,
+    "NoAuthenticationInformation": KEY_SETTING,
+    "PublicAccessNotPermitted": KEY_SETTING,
+    "ResourceNotFound": "source.containers",
+}
+_PERMANENT = {
+    "BlobArchived": Outcome.SOURCE_ARCHIVED,
+    "BlobBeingRehydrated": Outcome.SOURCE_ARCHIVED,
+    "BlobNotFound": Outcome.SOURCE_MISSING,
+    "ConditionNotMet": Outcome.SOURCE_CHANGED,
+    "InvalidRange": Outcome.SOURCE_CHANGED,
+}
+_TRANSIENT = {"InternalError", "OperationTimedOut", "ServerBusy"}
+"""Error codes as in Microsoft's "Common REST API error codes" and "Blob Storage error codes"."""
+
+_REMEDIES = {
+    KEY_SETTING: f"Set {KEY_SETTING} to a key of this account, or {SAS_SETTING} to a SAS with read and list rights.",
+    "source.containers": "Name containers that exist in the account.",
+    "source.account_url": "Check the account.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AzureCredentials:
+    """An account key, or a SAS that the operator made; the one that is set. Neither is ever shown."""
+
+    account_key: str | None = field(default=None, repr=False)
+    sas_token: str | None = field(default=None, repr=False)
+
+
+class AzureBlobSource:
+    """Fulfils `SourceStore`. Open it, with `async with`, in the event loop that uses it."""
+
+    def __init__(self, account_url: str, containers: Sequence[str], credentials: AzureCredentials) -> None:
+        self._account_url = account_url.rstrip("/")
+        self._containers = containers
+        self._sas = _SasTokens(self._account_url, credentials)
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            # The engine bounds what is in flight; a second bound here would only hide it.
+            connector=aiohttp.TCPConnector(limit=0),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_SILENCE_SECONDS),
+            # A gzip-encoded body is stored and sent on as it is.
+            auto_decompress=False,
+            skip_auto_headers=("Accept-Encoding",),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def check(self) -> None:
+        for container in self._containers:
+            query = f"restype=container&comp=list&maxresults=1&{self._sas.token(container)}"
+            try:
+                async with self._get(f"{self._account_url}/{quote(container)}?{query}", {}) as response:
+                    await response.read()
+            except Transient as error:
+                raise Fatal(
+                    f"cannot reach {self._account_url}: {error}",
+                    setting="source.account_url",
+                    remedy="Check the URL and the network.",
+                ) from None
+
+    async def read(self, file: SourceFile, *, whole_up_to: int) -> SourceBlob:
+        async with self._get(self._url(file), {}) as response:
+            size = _length(response)
+            body = await response.read() if size <= whole_up_to else None
+            if body is None:
+                # Dropping the connection costs less than reading to the end of a large body.
+                response.close()
+            elif len(body) != size:
+                raise Transient(f"the source sent {len(body)} of {size} bytes")
+            return SourceBlob(size, _md5(response.headers), response.headers.get("ETag", ""), _headers(response), body)
+
+    async def read_part(self, file: SourceFile, *, etag: str, start: int, length: int) -> bytes:
+        headers = {"If-Match": etag, "Range": f"bytes={start}-{start + length - 1}"}
+        async with self._get(self._url(file), headers) as response:
+            body = await response.read()
+        if len(body) != length:
+            raise Transient(f"the source sent {len(body)} of {length} bytes")
+        return body
+
+    def _url(self, file: SourceFile) -> str:
+        return f"{self._account_url}/{quote(file.container)}/{quote(file.blob)}?{self._sas.token(file.container)}"
+
+    @asynccontextmanager
+    async def _get(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
+        try:
+            # `encoded`: the path goes out as written here; a redirect would leave the configured account.
+            async with self._session.get(URL(url, encoded=True), headers=headers, allow_redirects=False) as response:
+                if response.status not in (200, 206):
+                    raise await _refusal(response)
+                yield response
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            # Only the kind: the text of these errors can hold the URL, and with it the SAS.
+            raise Transient(f"reading the source failed: {type(error).__name__}") from None
+
+
+class _SasTokens:
+    """One container SAS for each container, renewed in good time."""
+
+    def __init__(self, account_url: str, credentials: AzureCredentials) -> None:
+        parts = urlsplit(account_url)
+        # Azurite and Azure Stack put the account into the path, Azure into the host.
+        self._account = parts.path.strip("/") or (parts.hostname or "").split(".")[0]
+        self._credentials = credentials
+        self._tokens: dict[str, tuple[float, str]] = {}
+
+    def token(self, container: str) -> str:
+        if self._credentials.sas_token:
+            return self._credentials.sas_token.lstrip("?")
+        good_until, token = self._tokens.get(container, (0.0, ""))
+        if time.monotonic() >= good_until:
+            token = self._mint(container)
+            good_until = time.monotonic() + (_SAS_LIFE - _SAS_RENEWED_BEFORE_END).total_seconds()
+            self._tokens[container] = good_until, token
+        return token
+
+    def _mint(self, container: str) -> str:
+        # Imported here: 0.3 s that a run without files to copy need not spend.
+        from azure.storage.blob import ContainerSasPermissions, generate_container_sas  # noqa: PLC0415
+
+        try:
+            return generate_container_sas(
+                self._account,
+                container,
+                account_key=self._credentials.account_key or "",
+                permission=ContainerSasPermissions(read=True, list=True),
+                expiry=datetime.now(UTC) + _SAS_LIFE,
+            )
+        except (binascii.Error, ValueError):
+            raise Fatal("is not base64.", setting=KEY_SETTING, remedy=_REMEDIES[KEY_SETTING]) from None
+
+
+async def _refusal(response: aiohttp.ClientResponse) -> MigrationError:
+    """What an answer other than 200 or 206 means, by the store's error code, else by status."""
+    code = response.headers.get("x-ms-error-code") or _code_in(await response.text(errors="replace"))
+    status = response.status
+    said = f"the source answered {status} {code or response.reason}"
+    if code in _FATAL or (not code and status in (401, 403)):
+        setting = _FATAL.get(code, KEY_SETTING)
+        return Fatal(said, setting=setting, remedy=_REMEDIES[setting])
+    if code in _PERMANENT:
+        return Permanent(_PERMANENT[code], said)
+    if code in _TRANSIENT or status in (408, 429) or status >= 500:  # noqa: PLR2004 - HTTP's server errors
+        return Transient(said, _retry_after(response.headers.get("Retry-After")))
+    return Permanent(Outcome.SOURCE_UNREADABLE, said)
+
+
+def _code_in(body: str) -> str:
+    match = re.search(r"<Code>(\w+)</Code>", body)
+    return match[1] if match else ""
+
+
+def _retry_after(value: str | None) -> float | None:
+    return float(value) if value is not None and value.isdecimal() else None
+
+
+def _length(response: aiohttp.ClientResponse) -> int:
+    if response.content_length is None:
+        raise Permanent(Outcome.SOURCE_UNREADABLE, "the source did not say how long the blob is")
+    return response.content_length
+
+
+def _md5(headers: Mapping[str, str]) -> bytes | None:
+    try:
+        digest = base64.b64decode(headers.get("Content-MD5", ""), validate=True)
+    except binascii.Error:
+        return None
+    return digest if len(digest) == 16 else None  # noqa: PLR2004 - an MD5's bytes
+
+
+def _headers(response: aiohttp.ClientResponse) -> FileHeaders:
+    headers, prefix = response.headers, "x-ms-meta-"
+    return FileHeaders(
+        content_type=headers.get("Content-Type"),
+        cache_control=headers.get("Cache-Control"),
+        content_disposition=headers.get("Content-Disposition"),
+        content_encoding=headers.get("Content-Encoding"),
+        content_language=headers.get("Content-Language"),
+        metadata={name[len(prefix) :]: value for name, value in headers.items() if name.lower().startswith(prefix)},
+    )

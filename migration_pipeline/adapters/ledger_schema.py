@@ -1,0 +1,94 @@
+"""The ledger's tables, as versioned steps that every start brings up to date."""
+
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from migration_pipeline.adapters.postgres import Connection
+from migration_pipeline.core.errors import Fatal
+
+STEPS: tuple[str, ...] = (
+    # 1: ranges, files, and which range's profiles need which file.
+    """
+    CREATE TABLE {s}.ranges (
+        range_id    integer PRIMARY KEY,              -- the range's ordinal
+        key         text NOT NULL UNIQUE,             -- the Dagster partition
+        after_id    text,                             -- exclusive; null for the first range
+        last_id     text NOT NULL,                    -- inclusive
+        numeric_ids boolean NOT NULL,
+        profiles    integer NOT NULL,                 -- when it was planned
+        planned_at  timestamptz NOT NULL DEFAULT now(),
+        started_at  timestamptz,                      -- of the newest run
+        ended_at    timestamptz,                      -- null while it runs, and after a crash
+        copied      bigint NOT NULL DEFAULT 0,        -- files, over all runs
+        bytes       bigint NOT NULL DEFAULT 0,        -- of these
+        report      jsonb                             -- counters of the newest run that ended
+    );
+    CREATE TABLE {s}.files (
+        file_id    uuid PRIMARY KEY,                  -- of container and blob, see SourceFile.file_id
+        container  text NOT NULL,
+        blob       text NOT NULL,
+        outcome    text,                              -- null: not tried yet
+        message    text NOT NULL DEFAULT '',
+        attempts   integer NOT NULL DEFAULT 0,        -- over all runs
+        size_bytes bigint NOT NULL DEFAULT 0,
+        md5        bytea,                             -- of the bytes read; evidence
+        etag       text,                              -- of the S3 object
+        ended_at   timestamptz,
+        waived_at  timestamptz,
+        waived_by  text,
+        waived_why text
+    );
+    CREATE TABLE {s}.wanted (
+        range_id   integer NOT NULL REFERENCES {s}.ranges,
+        profile_id text NOT NULL,
+        file_id    uuid NOT NULL REFERENCES {s}.files,
+        PRIMARY KEY (range_id, profile_id, file_id)
+    );
+    CREATE INDEX wanted_file ON {s}.wanted (file_id);
+    CREATE INDEX files_failed ON {s}.files (outcome)
+        WHERE outcome IS NOT NULL AND outcome NOT IN ('copied', 'already_there');
+    """,
+)
+"""Each step once released is never edited; the next change is a further step."""
+
+
+def bring_up_to_date(connection: Connection, schema: str) -> None:
+    """Create the schema, or run the steps that it lacks. Two processes at once do it one after the other.
+
+    Raises:
+        Fatal: a newer release of this project wrote the schema.
+    """
+    name = sql.Identifier(schema)
+    with connection.transaction(), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"migration_pipeline schema {schema}"])
+        done = _version(cursor, schema)
+        if done > len(STEPS):
+            raise Fatal(
+                f"the ledger is at version {done}, this release knows {len(STEPS)}.",
+                setting="ledger.schema",
+                remedy="Use the release that wrote it, or a newer one.",
+            )
+        if done == len(STEPS):
+            return
+        cursor.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(name))
+        cursor.execute(
+            sql.SQL(
+                "CREATE TABLE IF NOT EXISTS {}.schema_versions"
+                " (version integer PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
+            ).format(name)
+        )
+        for version, step in enumerate(STEPS[done:], start=done + 1):
+            cursor.execute(sql.SQL(step).format(s=name))
+            cursor.execute(sql.SQL("INSERT INTO {}.schema_versions VALUES (%s)").format(name), [version])
+
+
+def _version(cursor: psycopg.Cursor[tuple[Any, ...]], schema: str) -> int:
+    cursor.execute("SELECT to_regclass(%s)", [f'"{schema}".schema_versions'])
+    ((there,),) = cursor.fetchall()
+    if there is None:
+        return 0
+    cursor.execute(sql.SQL("SELECT coalesce(max(version), 0) FROM {}.schema_versions").format(sql.Identifier(schema)))
+    ((version,),) = cursor.fetchall()
+    return int(version)

@@ -1,0 +1,19 @@
+"""For apps that keep no copies of their URLs in Firebase."""
+
+from collections.abc import Mapping, Sequence
+
+from migration_pipeline.core.model import ProfileId, Rewritten
+from migration_pipeline.core.values import Replace
+
+
+class NoDocuments:
+    """Fulfils `DocumentStore` with no document for anybody (`firebase.kind = "none"`)."""
+
+    def read(self, profile_ids: Sequence[ProfileId]) -> Mapping[ProfileId, Sequence[str]]:  # noqa: ARG002 - the port's
+        return {}
+
+    def rewrite(self, profile_ids: Sequence[ProfileId], replace: Replace) -> Rewritten:  # noqa: ARG002 - the port's
+        return Rewritten()
+
+    def close(self) -> None:
+        """Nothing is open."""

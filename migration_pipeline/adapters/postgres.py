@@ -1,0 +1,95 @@
+"""What both Postgres adapters share: connecting, and short transactions that are tried again."""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import errors, sql
+from psycopg.conninfo import conninfo_to_dict
+
+from migration_pipeline.core.errors import Fatal, MigrationError, Transient
+
+T = TypeVar("T")
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+_CONNECT_SECONDS = 10
+_TRIES = 8
+# PostgreSQL documentation, "Serialization Failure Handling": these, and a lock not granted in time, may
+# succeed when the transaction is run again.
+_RUN_AGAIN = (errors.DeadlockDetected, errors.SerializationFailure, errors.LockNotAvailable, errors.QueryCanceled)
+
+
+def connect(url: str, *, setting: str) -> Connection:
+    """A connection in autocommit mode.
+
+    Raises:
+        Fatal: naming `setting`; the message holds host and database, never the password.
+    """
+    try:
+        parts = conninfo_to_dict(url)
+    except psycopg.Error:
+        # The driver's message would quote the text, password and all.
+        raise Fatal("is not a valid Postgres URL.", setting=setting, remedy=_URL_FORM) from None
+    where = f"{parts.get('host', 'local socket')}:{parts.get('port', 5432)}/{parts.get('dbname', '')}"
+    try:
+        return psycopg.connect(
+            url, autocommit=True, connect_timeout=_CONNECT_SECONDS, application_name="migration-pipeline"
+        )
+    except psycopg.OperationalError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise Fatal(f"cannot connect to {where}: {reason}", setting=setting, remedy=_URL_FORM) from None
+
+
+_URL_FORM = "Give postgresql://user:password@host:port/database of a server that this machine reaches."
+
+
+def table(name: str) -> sql.Composed:
+    """A table's name, schema-qualified or not, quoted."""
+    return sql.SQL(".").join(sql.Identifier(part) for part in name.split("."))
+
+
+def in_transaction(connection: Connection, work: Callable[[psycopg.Cursor[tuple[Any, ...]]], T]) -> tuple[T, int]:
+    """Run `work` in a transaction, again after deadlocks, serialization failures and lock time-outs.
+
+    Returns:
+        What `work` returned, and how many runs were thrown away.
+
+    Raises:
+        Transient: all tries met such errors, or the connection broke.
+    """
+    for lost in range(_TRIES):
+        try:
+            with connection.transaction(), connection.cursor() as cursor:
+                return work(cursor), lost
+        except _RUN_AGAIN as error:
+            if lost == _TRIES - 1:
+                raise Transient(f"the database kept refusing: {type(error).__name__}") from None
+            time.sleep(random.uniform(0, 0.05 * 2**lost))  # noqa: S311 - spreads load, guards nothing
+    raise AssertionError("the loop returns or raises")
+
+
+@contextmanager
+def translated(setting: str) -> Iterator[None]:
+    """Turn the driver's errors into ours.
+
+    Raises:
+        Transient: the connection broke, or a statement ran out of time.
+        Fatal: a table, column or right is missing; naming `setting`.
+    """
+    try:
+        yield
+    except MigrationError:
+        raise
+    except (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName) as error:
+        raise Fatal(_first_line(error), setting=setting, remedy="Check the names of tables and columns.") from None
+    except errors.InsufficientPrivilege as error:
+        raise Fatal(_first_line(error), setting=setting, remedy="Grant the role what docs/settings.md lists.") from None
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        raise Transient(f"the database went away: {_first_line(error)}") from None
+
+
+def _first_line(error: psycopg.Error) -> str:
+    return (error.diag.message_primary or str(error)).strip().splitlines()[0]

@@ -1,0 +1,386 @@
+"""The app's Postgres database: profiles, and the rows that belong to them.
+
+Every write is one short transaction under row locks, and nothing but Postgres is spoken to inside it. The locks
+are `FOR NO KEY UPDATE`: as strong as an UPDATE's own, and unlike `FOR UPDATE` they do not make the app wait when
+it inserts rows that refer to the profile.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import sql
+
+from migration_pipeline.adapters.postgres import connect, in_transaction, table, translated
+from migration_pipeline.core.errors import Fatal
+from migration_pipeline.core.model import Profile, ProfileId, ProfileRange, Rewritten
+from migration_pipeline.core.values import Replace, replace_in, replace_in_json, strings_in, strings_in_json
+
+_BATCH = 200  # profiles of one read
+_LOCK_WAIT, _STATEMENT, _IDLE = "2s", "30s", "15s"
+"""How long a transaction of ours may wait for a lock, run one statement, or hold locks while our process hangs."""
+
+_ID_TYPES = {
+    "smallint": "bigint",
+    "integer": "bigint",
+    "bigint": "bigint",
+    "uuid": "uuid",
+    "text": "text",
+    "character varying": "text",
+}
+"""Type of an id column → the type that parameters are cast to."""
+
+_Cursor = psycopg.Cursor[tuple[Any, ...]]
+
+
+class _Kind(Enum):
+    JSON = ("json", "jsonb")
+    VALUE = ("text", "character varying", "text[]", "character varying[]")
+
+
+class _Column(NamedTuple):
+    name: str
+    type: str
+    kind: _Kind
+
+    def selected(self) -> sql.Composable:
+        name = sql.Identifier(self.name)
+        return sql.SQL("{}::text").format(name) if self.kind is _Kind.JSON else name
+
+    def strings(self, value: Any) -> Iterator[str]:  # noqa: ANN401 - as the column's type has it
+        return strings_in_json(value) if self.kind is _Kind.JSON and value is not None else strings_in(value)
+
+    def replaced(self, value: Any, replace: Replace) -> tuple[Any, int]:  # noqa: ANN401 - as above
+        if self.kind is _Kind.JSON and value is not None:
+            return replace_in_json(value, replace)
+        return replace_in(value, replace)
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileTable:
+    """Names in the profiles table; `deleted_at` is `None` where the app deletes rows for good."""
+
+    name: str
+    id: str
+    columns: Sequence[str]
+    migrated_at: str
+    deleted_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RelatedTable:
+    """Names in a table whose rows belong to profiles."""
+
+    name: str
+    id: str
+    profile_id: str
+    columns: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A table with its columns' types looked up."""
+
+    name: sql.Composed
+    id: sql.Identifier
+    id_cast: sql.SQL
+    owner: sql.Identifier
+    owner_cast: sql.SQL
+    columns: Sequence[_Column]
+
+    def selected(self) -> sql.Composed:
+        return sql.SQL(", ").join([self.owner, self.id, *(column.selected() for column in self.columns)])
+
+
+class PostgresProfiles:
+    """Fulfils `ProfileStore` and `ProfileIndex`. One connection, one thread at a time."""
+
+    def __init__(self, url: str, *, profiles: ProfileTable, related: Sequence[RelatedTable] = ()) -> None:
+        """Connect, and look up the columns' types.
+
+        Raises:
+            Fatal: the server cannot be reached, or a table or column is missing or of a type we cannot rewrite.
+        """
+        self._connection = connect(url, setting="DATABASE_URL")
+        try:
+            self._open(profiles, related)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _open(self, profiles: ProfileTable, related: Sequence[RelatedTable]) -> None:
+        types = self._types(profiles.name, "database.profiles.table")
+        self._profiles = _looked_up(
+            profiles.name, profiles.id, profiles.id, profiles.columns, types, "database.profiles"
+        )
+        for name, setting in ((profiles.migrated_at, "migrated_at"), (profiles.deleted_at, "deleted_at")):
+            if name is not None and name not in types:
+                raise _no_column(profiles.name, name, f"database.profiles.{setting}")
+        self._related = [
+            _looked_up(
+                other.name,
+                other.id,
+                other.profile_id,
+                other.columns,
+                self._types(other.name, "database.related"),
+                "database.related",
+            )
+            for other in related
+        ]
+        self._flag = sql.Identifier(profiles.migrated_at)
+        self._deleted: sql.Composable = (
+            sql.SQL("{} IS NOT NULL").format(sql.Identifier(profiles.deleted_at))
+            if profiles.deleted_at
+            else sql.SQL("false")
+        )
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def read(self, bounds: ProfileRange) -> Iterator[Sequence[Profile]]:
+        after = bounds.after
+        query = sql.SQL("{within} ORDER BY {id} LIMIT {batch}").format(
+            within=self._where_in_range(), id=self._profiles.id, batch=sql.Literal(_BATCH)
+        )
+        while True:
+            batch = self._read(query, {"after": after, "last": bounds.last})
+            if not batch:
+                return
+            yield batch
+            after = batch[-1].profile_id
+
+    def sample(self, limit: int) -> Sequence[Profile]:
+        with translated("database.profiles"), self._connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT greatest(reltuples, 1) FROM pg_class WHERE oid = %s::regclass",
+                [self._profiles.name.as_string(self._connection)],
+            )
+            ((rows,),) = cursor.fetchall()
+        # Twice as many pages as needed, for pages are unevenly filled; a table never analysed is read from its start.
+        percent = min(100.0, 200.0 * limit / float(rows))
+        return self._read(
+            sql.SQL("TABLESAMPLE SYSTEM ({}) LIMIT {}").format(sql.Literal(percent), sql.Literal(limit)), {}
+        )
+
+    def bounds(self) -> tuple[ProfileId, ProfileId] | None:
+        query = sql.SQL(
+            "(SELECT {id} FROM {t} ORDER BY {id} LIMIT 1) UNION ALL (SELECT {id} FROM {t} ORDER BY {id} DESC LIMIT 1)"
+        )
+        with translated("database.profiles"), self._connection.cursor() as cursor:
+            cursor.execute(query.format(id=self._profiles.id, t=self._profiles.name))
+            ids = [_plain(row[0]) for row in cursor.fetchall()]
+        return (ids[0], ids[1]) if ids else None
+
+    def cut(self, *, after: ProfileId | None, size: int) -> Iterator[tuple[ProfileId, ProfileId, int]]:
+        # One pass over the primary key; only the ends of ranges leave the server.
+        query = sql.SQL(
+            "SELECT id, n, at_end FROM (SELECT {id} AS id,"
+            " row_number() OVER w AS n, lead({id}) OVER w IS NULL AS at_end"
+            " FROM {t} WHERE {above} WINDOW w AS (ORDER BY {id})) AS numbered"
+            " WHERE n % %(size)s IN (0, 1 % %(size)s) OR at_end ORDER BY n"
+        ).format(id=self._profiles.id, t=self._profiles.name, above=self._above())
+        with (
+            translated("database.profiles"),
+            self._connection.transaction(),
+            self._connection.cursor(name="migration_ranges") as cursor,
+        ):
+            cursor.execute(query, {"after": after, "size": size})
+            first: ProfileId | None = None
+            before = 0
+            for id_, number, at_end in cursor:
+                # Rows come in pairs, a range's first and last; a range of one profile is one row.
+                first = _plain(id_) if first is None else first
+                if at_end or number % size == 0:
+                    yield first, _plain(id_), number - before
+                    first, before = None, number
+
+    def rewrite(self, profile_ids: Sequence[ProfileId], replace: Replace) -> Rewritten:
+        def work(cursor: _Cursor) -> Rewritten:
+            _limit_waits(cursor)
+            alive = self._lock(cursor, profile_ids)
+            changed: set[ProfileId] = set()
+            urls = 0
+            for part in (self._profiles, *self._related):
+                owners, count = _rewrite_rows(cursor, part, alive, replace)
+                changed |= owners
+                urls += count
+            return Rewritten(len(changed), urls)
+
+        with translated("database"):
+            done, lost = in_transaction(self._connection, work)
+        return done._replace(conflicts=lost)
+
+    def set_flags(self, profile_ids: Sequence[ProfileId], unmoved: Callable[[str], bool]) -> Sequence[ProfileId]:
+        def work(cursor: _Cursor) -> Sequence[ProfileId]:
+            _limit_waits(cursor)
+            alive = self._lock(cursor, profile_ids)
+            strings = self._strings(cursor, alive)
+            clean = [id_ for id_ in alive if not any(map(unmoved, strings[id_]))]
+            cursor.execute(
+                sql.SQL("UPDATE {t} SET {flag} = coalesce({flag}, now()) WHERE {id} = ANY(%s::{cast}[])").format(
+                    t=self._profiles.name, flag=self._flag, id=self._profiles.id, cast=self._profiles.id_cast
+                ),
+                [clean],
+            )
+            return clean
+
+        if not profile_ids:
+            return []
+        with translated("database"):
+            return in_transaction(self._connection, work)[0]
+
+    def clear_flags(self, profile_ids: Sequence[ProfileId]) -> int:
+        def work(cursor: _Cursor) -> int:
+            _limit_waits(cursor)
+            self._lock(cursor, profile_ids)
+            cursor.execute(
+                sql.SQL("UPDATE {t} SET {flag} = NULL WHERE {id} = ANY(%s::{cast}[]) AND {flag} IS NOT NULL").format(
+                    t=self._profiles.name, flag=self._flag, id=self._profiles.id, cast=self._profiles.id_cast
+                ),
+                [list(profile_ids)],
+            )
+            return cursor.rowcount
+
+        if not profile_ids:
+            return 0
+        with translated("database"):
+            return in_transaction(self._connection, work)[0]
+
+    def _lock(self, cursor: _Cursor, profile_ids: Sequence[ProfileId]) -> list[ProfileId]:
+        """Lock the rows, in id order as everybody should, and return those not deleted meanwhile."""
+        cursor.execute(
+            sql.SQL(
+                "SELECT {id} FROM {t} WHERE {id} = ANY(%s::{cast}[]) AND NOT ({deleted})"
+                " ORDER BY {id} FOR NO KEY UPDATE"
+            ).format(t=self._profiles.name, id=self._profiles.id, cast=self._profiles.id_cast, deleted=self._deleted),
+            [list(profile_ids)],
+        )
+        return [_plain(row[0]) for row in cursor.fetchall()]
+
+    def _read(self, clause: sql.Composable, parameters: dict[str, Any]) -> list[Profile]:
+        query = sql.SQL("SELECT {id}, {deleted}, {flag} IS NOT NULL FROM {t} {clause}").format(
+            id=self._profiles.id, deleted=self._deleted, flag=self._flag, t=self._profiles.name, clause=clause
+        )
+        with translated("database.profiles"), self._connection.cursor() as cursor:
+            cursor.execute(query, parameters)
+            rows = [(_plain(id_), deleted, flagged) for id_, deleted, flagged in cursor.fetchall()]
+            strings = self._strings(cursor, [row[0] for row in rows])
+        return [Profile(id_, deleted, flagged, tuple(strings[id_])) for id_, deleted, flagged in rows]
+
+    def _strings(self, cursor: _Cursor, profile_ids: Sequence[ProfileId]) -> dict[ProfileId, list[str]]:
+        found: dict[ProfileId, list[str]] = {id_: [] for id_ in profile_ids}
+        for part in (self._profiles, *self._related):
+            for owner, _, *values in _rows(cursor, part, profile_ids, sql.SQL("")):
+                for column, value in zip(part.columns, values, strict=True):
+                    found[_plain(owner)].extend(column.strings(value))
+        return found
+
+    def _where_in_range(self) -> sql.Composed:
+        return sql.SQL("WHERE {above} AND {id} <= %(last)s::{cast}").format(
+            above=self._above(), id=self._profiles.id, cast=self._profiles.id_cast
+        )
+
+    def _above(self) -> sql.Composed:
+        return sql.SQL("(%(after)s::{cast} IS NULL OR {id} > %(after)s::{cast})").format(
+            id=self._profiles.id, cast=self._profiles.id_cast
+        )
+
+    def _types(self, name: str, setting: str) -> dict[str, str]:
+        quoted = table(name).as_string(self._connection)
+        with translated(setting), self._connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute"
+                " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
+                [quoted],
+            )
+            types: dict[str, str] = dict(cursor.fetchall())
+        if not types:
+            raise Fatal(
+                f"there is no table {name!r}.", setting=setting, remedy="Name one that DATABASE_URL's role sees."
+            )
+        return types
+
+
+def _looked_up(name: str, id_: str, owner: str, columns: Sequence[str], types: dict[str, str], setting: str) -> _Table:
+    for column in (id_, owner, *columns):
+        if column not in types:
+            raise _no_column(name, column, setting)
+    kinds = {type_: kind for kind in _Kind for type_ in kind.value}
+    for column in columns:
+        if types[column] not in kinds:
+            raise Fatal(
+                f"column {column!r} of {name!r} is of type {types[column]}.",
+                setting=f"{setting}.columns",
+                remedy="URLs can be rewritten in json, jsonb, text and text[] columns.",
+            )
+    for column in (id_, owner):
+        if types[column] not in _ID_TYPES:
+            raise Fatal(
+                f"column {column!r} of {name!r} is of type {types[column]}.",
+                setting=setting,
+                remedy="Ids can be integers, uuids or text.",
+            )
+    return _Table(
+        name=table(name),
+        id=sql.Identifier(id_),
+        id_cast=sql.SQL(_ID_TYPES[types[id_]]),
+        owner=sql.Identifier(owner),
+        owner_cast=sql.SQL(_ID_TYPES[types[owner]]),
+        columns=[_Column(column, types[column], kinds[types[column]]) for column in columns],
+    )
+
+
+def _no_column(table_name: str, column: str, setting: str) -> Fatal:
+    return Fatal(f"table {table_name!r} has no column {column!r}.", setting=setting, remedy="Check the name.")
+
+
+def _limit_waits(cursor: _Cursor) -> None:
+    cursor.execute(
+        "SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true),"
+        " set_config('idle_in_transaction_session_timeout', %s, true)",
+        [_LOCK_WAIT, _STATEMENT, _IDLE],
+    )
+
+
+def _rows(
+    cursor: _Cursor, part: _Table, owners: Sequence[ProfileId], suffix: sql.Composable
+) -> Iterator[tuple[Any, ...]]:
+    cursor.execute(
+        sql.SQL("SELECT {columns} FROM {t} WHERE {owner} = ANY(%s::{cast}[]) ORDER BY {id} {suffix}").format(
+            columns=part.selected(), t=part.name, owner=part.owner, cast=part.owner_cast, id=part.id, suffix=suffix
+        ),
+        [list(owners)],
+    )
+    yield from cursor.fetchall()
+
+
+def _rewrite_rows(
+    cursor: _Cursor, part: _Table, owners: Sequence[ProfileId], replace: Replace
+) -> tuple[set[ProfileId], int]:
+    """Replace in one table's rows of these owners, writing only rows that change."""
+    writes, changed, urls = [], set(), 0
+    for owner, id_, *values in _rows(cursor, part, owners, sql.SQL("FOR NO KEY UPDATE")):
+        new = [column.replaced(value, replace) for column, value in zip(part.columns, values, strict=True)]
+        count = sum(n for _, n in new)
+        if count:
+            writes.append([*(value for value, _ in new), id_])
+            changed.add(_plain(owner))
+            urls += count
+    if writes:
+        sets = sql.SQL(", ").join(
+            sql.SQL("{} = %s::{}").format(sql.Identifier(c.name), sql.SQL(c.type)) for c in part.columns
+        )
+        cursor.executemany(
+            sql.SQL("UPDATE {t} SET {sets} WHERE {id} = %s::{cast}").format(
+                t=part.name, sets=sets, id=part.id, cast=part.id_cast
+            ),
+            writes,
+        )
+    return changed, urls
+
+
+def _plain(id_: Any) -> ProfileId:  # noqa: ANN401 - int, str or UUID
+    return id_ if isinstance(id_, int) else str(id_)

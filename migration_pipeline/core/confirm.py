@@ -1,0 +1,109 @@
+"""The flag, set last: only for profiles whose two sites, read afresh, hold no source URL."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from migration_pipeline.core.model import KnownFile, Profile, ProfileId, ProfileRange, SourceFile, Waiting
+from migration_pipeline.core.ports import DocumentStore, ProfileStore, RangeLedger
+from migration_pipeline.core.urls import UrlKind, UrlRules
+
+NEW_REFERENCE = "a reference appeared after the range was read"
+
+
+@dataclass(slots=True)
+class Confirmed:
+    """How a range stands, by profile.
+
+    Attributes:
+        migrated: flagged profiles, of this run and of earlier ones, that hold no source URL.
+        newly_flagged: those of them flagged by this run.
+        unflagged: profiles whose flag proved untrue and was cleared.
+        untouched: deleted ones and ones with nothing to move.
+        waiting: profiles that still hold a source URL, and why.
+        left_in_database: profiles whose database values hold a source URL, waived ones aside.
+        left_in_firebase: the same of their documents.
+    """
+
+    migrated: int = 0
+    newly_flagged: int = 0
+    unflagged: int = 0
+    untouched: int = 0
+    left_in_database: int = 0
+    left_in_firebase: int = 0
+    waiting: list[Waiting] = field(default_factory=list)
+
+    @property
+    def overtaken(self) -> bool:
+        """Whether some profile waits only because its user was faster than the run."""
+        return any(item.reason == NEW_REFERENCE for item in self.waiting)
+
+
+class _Judge:
+    """Says of single strings whether they keep a profile from being migrated."""
+
+    def __init__(self, known: Mapping[SourceFile, KnownFile], urls: UrlRules) -> None:
+        self._known, self._urls = known, urls
+
+    def unmoved(self, text: str) -> bool:
+        return self.unmoved_file(text) is not None
+
+    def unmoved_file(self, text: str) -> SourceFile | None:
+        """The source file that the string names, unless an operator waived it."""
+        reference = self._urls.classify(text)
+        if reference is None or reference.kind is not UrlKind.SOURCE or reference.file is None:
+            return None
+        state = self._known.get(reference.file)
+        return None if state is not None and state.waived else reference.file
+
+    def first_unmoved(self, strings: Sequence[str]) -> SourceFile | None:
+        return next(filter(None, map(self.unmoved_file, strings)), None)
+
+    def reason(self, file: SourceFile) -> str:
+        state = self._known.get(file)
+        if state is None:
+            return NEW_REFERENCE
+        if state.outcome is None:
+            return "its file was not tried yet"
+        if state.outcome.verified:
+            return "its file is copied, but the reference came back after it was re-pointed"
+        return state.outcome.value
+
+
+def confirm(
+    bounds: ProfileRange,
+    *,
+    profiles: ProfileStore,
+    documents: DocumentStore,
+    ledger: RangeLedger,
+    urls: UrlRules,
+) -> Confirmed:
+    """Read both sites afresh and set the flag where it is true."""
+    confirmed, judge = Confirmed(), _Judge(ledger.known(), urls)
+    had_files = set(ledger.profiles_with_files())
+    for batch in profiles.read(bounds):
+        alive = [profile for profile in batch if not profile.deleted]
+        confirmed.untouched += len(batch) - len(alive)
+        copies = documents.read([profile.profile_id for profile in alive])
+        clean = [profile for profile in alive if _is_clean(profile, copies, judge, confirmed)]
+        to_flag = [p.profile_id for p in clean if not p.flagged and p.profile_id in had_files]
+        # Crash window: until the next statement commits, the profiles are re-pointed and not flagged. The
+        # next run finds them clean and flags them.
+        flagged = set(profiles.set_flags(to_flag, judge.unmoved))
+        confirmed.newly_flagged += len(flagged)
+        confirmed.migrated += len(flagged) + sum(p.flagged for p in clean)
+        confirmed.untouched += sum(not p.flagged and p.profile_id not in had_files for p in clean)
+        confirmed.waiting += [Waiting(p, NEW_REFERENCE) for p in to_flag if p not in flagged]
+        untrue = [p.profile_id for p in alive if p.flagged and p not in clean]
+        confirmed.unflagged += profiles.clear_flags(untrue)
+    return confirmed
+
+
+def _is_clean(profile: Profile, copies: Mapping[ProfileId, Sequence[str]], judge: _Judge, confirmed: Confirmed) -> bool:
+    in_database = judge.first_unmoved(profile.strings)
+    in_firebase = judge.first_unmoved(copies.get(profile.profile_id, ()))
+    confirmed.left_in_database += in_database is not None
+    confirmed.left_in_firebase += in_firebase is not None
+    file = in_database or in_firebase
+    if file is not None:
+        confirmed.waiting.append(Waiting(profile.profile_id, judge.reason(file), file))
+    return file is None

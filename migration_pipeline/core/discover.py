@@ -1,0 +1,104 @@
+"""Which files a range's profiles need, read from both sites."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from migration_pipeline.core.model import Profile, ProfileId, ProfileRange, SourceFile
+from migration_pipeline.core.ports import DocumentStore, ProfileStore, RangeLedger
+from migration_pipeline.core.urls import Reference, UrlKind, UrlRules
+
+_T = TypeVar("_T")
+
+MAX_EXAMPLES = 20
+"""Examples kept of each oddity: enough to recognise a pattern, little enough for a page."""
+
+
+@dataclass(slots=True)
+class Discovered:
+    """What discovery found in a range.
+
+    Attributes:
+        profiles: read, deleted ones included.
+        references: URLs of the source, in both sites.
+        files: different files these name.
+        drifted: profiles whose two sites name different files.
+    """
+
+    profiles: int = 0
+    deleted: int = 0
+    with_files: int = 0
+    files: int = 0
+    references: int = 0
+    foreign: int = 0
+    unparsable: int = 0
+    drifted: int = 0
+    foreign_examples: list[str] = field(default_factory=list)
+    unparsable_examples: list[str] = field(default_factory=list)
+    drifted_examples: list[ProfileId] = field(default_factory=list)
+
+
+def discover(
+    bounds: ProfileRange,
+    *,
+    profiles: ProfileStore,
+    documents: DocumentStore,
+    ledger: RangeLedger,
+    urls: UrlRules,
+) -> Discovered:
+    """Read both sites of a range and note the wanted files in the ledger."""
+    found = Discovered()
+    found.files = ledger.want(_wanted(bounds, profiles, documents, urls, found))
+    return found
+
+
+def _wanted(
+    bounds: ProfileRange, profiles: ProfileStore, documents: DocumentStore, urls: UrlRules, found: Discovered
+) -> Iterator[tuple[ProfileId, SourceFile]]:
+    for batch in profiles.read(bounds):
+        alive = [profile for profile in batch if not profile.deleted]
+        found.profiles += len(batch)
+        found.deleted += len(batch) - len(alive)
+        copies = documents.read([profile.profile_id for profile in alive])
+        for profile in alive:
+            files = _files_of(profile, copies.get(profile.profile_id), urls, found)
+            found.with_files += bool(files)
+            for file in files:
+                yield profile.profile_id, file
+
+
+def _files_of(profile: Profile, copies: Sequence[str] | None, urls: UrlRules, found: Discovered) -> set[SourceFile]:
+    here = _classified(profile.profile_id, profile.strings, urls, found)
+    there = _classified(profile.profile_id, copies or (), urls, found)
+    if copies is not None and _names(here, urls) != _names(there, urls):
+        found.drifted += 1
+        _keep(found.drifted_examples, profile.profile_id)
+    return {ref.file for ref in (*here, *there) if ref.file is not None}
+
+
+def _classified(profile_id: ProfileId, strings: Sequence[str], urls: UrlRules, found: Discovered) -> list[Reference]:
+    ours = []
+    for text in strings:
+        match urls.classify(text):
+            case None:
+                continue
+            case Reference(kind=UrlKind.FOREIGN) as ref:
+                found.foreign += 1
+                _keep(found.foreign_examples, f"{profile_id}: {ref.shown}")
+            case Reference(kind=UrlKind.UNPARSABLE) as ref:
+                found.unparsable += 1
+                _keep(found.unparsable_examples, f"{profile_id}: {ref.shown} {ref.reason}")
+            case ref:
+                found.references += ref.kind is UrlKind.SOURCE
+                ours.append(ref)
+    return ours
+
+
+def _names(references: Sequence[Reference], urls: UrlRules) -> set[str]:
+    """Keys, so that a file counts as the same whether its URL has moved yet or not."""
+    return {urls.unchecked_key_of(ref.file) if ref.file else ref.key or "" for ref in references}
+
+
+def _keep(examples: list[_T], example: _T) -> None:
+    if len(examples) < MAX_EXAMPLES:
+        examples.append(example)

@@ -1,0 +1,93 @@
+"""What can go wrong, named by what the caller should do next.
+
+::
+
+    MigrationError
+    ├── Transient         try again, after `retry_after` seconds if the store said so
+    ├── Permanent         this file ends with `outcome`; go on with the others
+    ├── Fatal             stop: nothing of this kind can work until `setting` is mended
+    │   └── SettingsError   the configuration itself is refused
+    └── RangeBusy         another run holds the range; let it finish
+
+All of them cross process borders (Dagster pickles errors), so each rebuilds from its own arguments.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from migration_pipeline.core.model import Outcome
+
+
+class MigrationError(Exception):
+    """Base of all errors that the migration raises on purpose."""
+
+
+class Transient(MigrationError):  # noqa: N818 - named, like its siblings, by what to do next
+    """The store could not answer now; the same call may succeed later.
+
+    Attributes:
+        retry_after: seconds the store asked us to wait, if it did.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message, retry_after)
+        self.message = message
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class Permanent(MigrationError):  # noqa: N818 - as above
+    """One file cannot be copied; trying again changes nothing until somebody acts."""
+
+    def __init__(self, outcome: "Outcome", message: str) -> None:
+        super().__init__(outcome, message)
+        self.outcome = outcome
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class Fatal(MigrationError):  # noqa: N818 - as above
+    """A whole store refuses us: credentials, a missing bucket, an unreachable database.
+
+    Attributes:
+        setting: the setting or environment variable to look at.
+        remedy: what would be right, in one sentence.
+    """
+
+    def __init__(self, message: str, *, setting: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.setting = setting
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.setting}: {self.message}" + (f" {self.remedy}" if self.remedy else "")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_fatal, (type(self), self.message, self.setting, self.remedy)
+
+
+def _rebuild_fatal(kind: type[Fatal], message: str, setting: str, remedy: str) -> Fatal:
+    return kind(message, setting=setting, remedy=remedy)
+
+
+class SettingsError(Fatal):
+    """The configuration is refused: an unknown key, a wrong type, a missing secret."""
+
+
+class RangeBusy(MigrationError):  # noqa: N818 - a state, not a failure
+    """Another run, on this or another machine, works on the same range."""
+
+    def __init__(self, range_key: str) -> None:
+        super().__init__(range_key)
+        self.range_key = range_key
+
+    def __str__(self) -> str:
+        return (
+            f"range {self.range_key} is being worked on by another run (its advisory lock is held). "
+            "Let that run end, or end it, and run this partition again."
+        )

@@ -1,0 +1,188 @@
+"""The story of one range: discover, transfer, rewrite, rewrite, confirm."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from migration_pipeline.core.confirm import Confirmed, confirm
+from migration_pipeline.core.discover import Discovered, discover
+from migration_pipeline.core.model import ProfileRange, Rewritten
+from migration_pipeline.core.ports import (
+    DocumentStore,
+    Ledger,
+    ProfileStore,
+    RangeLedger,
+    SourceStore,
+    TargetStore,
+)
+from migration_pipeline.core.rewrite import rewrite
+from migration_pipeline.core.transfer import Copier, Transferred, transfer
+from migration_pipeline.core.urls import UrlRules
+
+MAX_PASSES = 3
+"""Passes over a range whose users add references while it is worked on; the rest waits for the next run."""
+
+
+OpenByteStores = Callable[[], AbstractAsyncContextManager[tuple[SourceStore, TargetStore]]]
+"""Opens the source and the target, within the event loop that will use them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Everything that a range's migration talks to.
+
+    Attributes:
+        run: runs the copying in an event loop of the outer layer's choice.
+    """
+
+    open_byte_stores: OpenByteStores
+    profiles: ProfileStore
+    documents: DocumentStore
+    ledger: Ledger
+    urls: UrlRules
+    run: Callable[[Coroutine[Any, Any, Transferred]], Transferred] = asyncio.run
+
+
+@dataclass(frozen=True, slots=True)
+class CopyLimits:
+    """How hard to copy.
+
+    Attributes:
+        in_flight: files copied at the same time.
+        max_attempts: tries per file and run before it is given up.
+    """
+
+    in_flight: int = 64
+    max_attempts: int = 5
+
+
+@dataclass(slots=True)
+class RangeReport:
+    """What one run did for one range. `seconds` are wall time by stage."""
+
+    key: str
+    discovered: Discovered = field(default_factory=Discovered)
+    transferred: Transferred = field(default_factory=Transferred)
+    database: Rewritten = field(default_factory=Rewritten)
+    firebase: Rewritten = field(default_factory=Rewritten)
+    confirmed: Confirmed = field(default_factory=Confirmed)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every profile of the range is migrated, or had nothing to move."""
+        return not self.confirmed.waiting
+
+    def reasons(self) -> Counter[str]:
+        """How many profiles wait, by reason."""
+        return Counter(item.reason for item in self.confirmed.waiting)
+
+    def counters(self) -> dict[str, object]:
+        """The figures that status and report are made of; plain JSON, no URL in it."""
+        return {
+            "profiles": self.discovered.profiles,
+            "deleted": self.discovered.deleted,
+            "with_files": self.discovered.with_files,
+            "files": self.discovered.files,
+            "foreign": self.discovered.foreign,
+            "unparsable": self.discovered.unparsable,
+            "drifted": self.discovered.drifted,
+            "copied": self.transferred.copied,
+            "bytes": self.transferred.bytes,
+            "retries": self.transferred.retries,
+            "database_urls": self.database.urls,
+            "database_profiles": self.database.profiles,
+            "firebase_urls": self.firebase.urls,
+            "firebase_documents": self.firebase.profiles,
+            "migrated": self.confirmed.migrated,
+            "untouched": self.confirmed.untouched,
+            "waiting": len(self.confirmed.waiting),
+            "waiting_for": dict(self.reasons()),
+            "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
+        }
+
+
+Say = Callable[[str], None]
+
+
+def migrate_range(range_key: str, stores: Stores, limits: CopyLimits, *, say: Say = lambda _: None) -> RangeReport:
+    """Migrate every profile of a range as far as its files allow.
+
+    Each stage reads what it needs from the ledger and the stores as they are then, and each may be cut off
+    anywhere: running the range again does what is left.
+
+    Args:
+        range_key: a planned range.
+        stores: everything to talk to.
+        limits: how hard to copy.
+        say: told of each stage as it ends.
+
+    Raises:
+        RangeBusy: another run holds the range.
+        Fatal: the range is unknown, or a whole store refuses us.
+    """
+    with stores.ledger.hold(range_key) as (bounds, ledger):
+        report = RangeReport(range_key)
+        for _ in range(MAX_PASSES):
+            _one_pass(report, bounds, stores, ledger, limits, say)
+            if not report.confirmed.overtaken:
+                break
+            say("users added references meanwhile: going over the range again")
+        ledger.finish(report.counters())
+    return report
+
+
+def _one_pass(
+    report: RangeReport,
+    bounds: ProfileRange,
+    stores: Stores,
+    ledger: RangeLedger,
+    limits: CopyLimits,
+    say: Say,
+) -> None:
+    profiles, documents, urls = stores.profiles, stores.documents, stores.urls
+
+    with _stage(report, "discover"):
+        report.discovered = found = discover(bounds, profiles=profiles, documents=documents, ledger=ledger, urls=urls)
+    say(f"discovered {found.files} files of {found.with_files} profiles")
+
+    with _stage(report, "transfer"):
+        report.transferred = report.transferred.plus(_transfer(stores, ledger, limits))
+    say(f"copied {report.transferred.copied} files, {report.transferred.failed} failed")
+
+    with _stage(report, "rewrite_database"):
+        report.database = report.database.plus(rewrite(profiles, ledger=ledger, urls=urls))
+    with _stage(report, "rewrite_firebase"):
+        report.firebase = report.firebase.plus(rewrite(documents, ledger=ledger, urls=urls))
+    say(f"re-pointed {report.database.urls} URLs in the database, {report.firebase.urls} in Firebase")
+
+    with _stage(report, "confirm"):
+        report.confirmed = confirm(bounds, profiles=profiles, documents=documents, ledger=ledger, urls=urls)
+    say(f"{report.confirmed.migrated} profiles migrated, {len(report.confirmed.waiting)} waiting")
+
+
+def _transfer(stores: Stores, ledger: RangeLedger, limits: CopyLimits) -> Transferred:
+    wanted = ledger.unfinished()
+    if not wanted:
+        return Transferred()
+
+    async def copy_all() -> Transferred:
+        async with stores.open_byte_stores() as (source, target):
+            # A store that refuses us altogether is found out here, before thousands of files fail one by one.
+            await source.check()
+            await target.check()
+            copier = Copier(source, target, stores.urls, limits.max_attempts)
+            return await transfer(wanted, copier, in_flight=limits.in_flight, record=ledger.record)
+
+    return stores.run(copy_all())
+
+
+@contextmanager
+def _stage(report: RangeReport, name: str) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    report.seconds[name] = report.seconds.get(name, 0.0) + time.monotonic() - began

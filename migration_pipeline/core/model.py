@@ -1,0 +1,169 @@
+"""The nouns: profiles, ranges, files and what became of them."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+from uuid import UUID
+
+ProfileId = int | str
+"""A profile's key: an `int` for integer columns, else text (a uuid in its canonical lower-case form)."""
+
+
+class ProfileRange(NamedTuple):
+    """Consecutive profile ids, one Dagster partition: every id above `after`, up to and including `last`.
+
+    The lower bound is exclusive so that ranges tile the key space: a profile that gets an id between two
+    planned ones (random uuids do) belongs to exactly one range. The first range has no lower bound.
+    """
+
+    key: str
+    ordinal: int
+    after: ProfileId | None
+    last: ProfileId
+    profiles: int
+
+
+class SourceFile(NamedTuple):
+    """One blob of the source. Two URLs that name the same blob give equal values."""
+
+    container: str
+    blob: str
+
+    @property
+    def file_id(self) -> UUID:
+        """A stable 128-bit identity; the container's name cannot hold a slash, so the joined text is unique."""
+        return UUID(bytes=hashlib.sha256(f"{self.container}/{self.blob}".encode()).digest()[:16])
+
+    def __str__(self) -> str:
+        return f"{self.container}/{self.blob}"
+
+
+class Outcome(StrEnum):
+    """How the copying of one file ended."""
+
+    COPIED = "copied"
+    ALREADY_THERE = "already_there"
+    SOURCE_MISSING = "source_missing"
+    SOURCE_ARCHIVED = "source_archived"
+    SOURCE_UNREADABLE = "source_unreadable"
+    SOURCE_CHANGED = "source_changed"
+    DIGEST_MISMATCH = "digest_mismatch"
+    TARGET_CONFLICT = "target_conflict"
+    TARGET_REFUSED = "target_refused"
+    TOO_LONG_KEY = "too_long_key"
+    GAVE_UP = "gave_up"
+
+    @property
+    def verified(self) -> bool:
+        """Whether the file is in S3 and proven equal, so that references may point there."""
+        return self in (Outcome.COPIED, Outcome.ALREADY_THERE)
+
+
+REMEDIES: Mapping[Outcome, str] = {
+    Outcome.COPIED: "Nothing to do.",
+    Outcome.ALREADY_THERE: "Nothing to do: S3 held the same bytes.",
+    Outcome.SOURCE_MISSING: "Restore the blob, or remove the reference in the app, then run the range again.",
+    Outcome.SOURCE_ARCHIVED: "Rehydrate the blob to Hot or Cool, then run the range again.",
+    Outcome.SOURCE_UNREADABLE: "Look at the message: the source refuses this one blob.",
+    Outcome.SOURCE_CHANGED: "The blob was written while it was read; run the range again.",
+    Outcome.DIGEST_MISMATCH: "The bytes are not those of the Content-MD5; repair the blob, run the range again.",
+    Outcome.TARGET_CONFLICT: "S3 holds other bytes under this key, not ours to replace; move them, run it again.",
+    Outcome.TARGET_REFUSED: "Look at the message: the target refuses this one key or its headers.",
+    Outcome.TOO_LONG_KEY: "S3 keys end at 1,024 bytes; shorten target.prefix or key_template, or rename the blob.",
+    Outcome.GAVE_UP: "All attempts met passing errors; look at the store, then run the range again.",
+}
+"""What an operator can do about each outcome, in one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileHeaders:
+    """What travels with a file's bytes; names as in HTTP, absent values are `None`."""
+
+    content_type: str | None = None
+    cache_control: str | None = None
+    content_disposition: str | None = None
+    content_encoding: str | None = None
+    content_language: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WantedFile:
+    """A file that some profile of a range needs in S3."""
+
+    file: SourceFile
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CopyResult:
+    """How one file's copying ended, with the evidence.
+
+    Attributes:
+        size: bytes, 0 where nothing was read.
+        md5: of the bytes read, 16 bytes; `None` where nothing was read whole.
+        etag: S3's ETag of the object that references will point at.
+        attempts: tries made in this run.
+        message: why it failed; empty when it did not. Never holds a query string.
+        seconds: wall time from the first try to the end.
+    """
+
+    file: SourceFile
+    outcome: Outcome
+    size: int = 0
+    md5: bytes | None = None
+    etag: str | None = None
+    attempts: int = 1
+    message: str = ""
+    seconds: float = 0.0
+
+
+class KnownFile(NamedTuple):
+    """What the ledger says of a file: its outcome (`None` = not tried yet) and whether it was waived."""
+
+    outcome: Outcome | None
+    waived: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One user's row as read a moment ago.
+
+    Attributes:
+        deleted: soft-deleted; such a profile is never written.
+        flagged: its `migrated_at` column is set.
+        strings: every string in its configured columns and related rows.
+    """
+
+    profile_id: ProfileId
+    deleted: bool
+    flagged: bool
+    strings: tuple[str, ...]
+
+
+class Rewritten(NamedTuple):
+    """What a rewrite stage changed.
+
+    Attributes:
+        profiles: profiles of which something was written.
+        urls: single URLs replaced.
+        conflicts: writes that met a concurrent edit and were made again on the new value.
+    """
+
+    profiles: int = 0
+    urls: int = 0
+    conflicts: int = 0
+
+    def plus(self, other: "Rewritten") -> "Rewritten":
+        """The sum of both."""
+        return Rewritten(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+class Waiting(NamedTuple):
+    """A profile that is not migrated, and why, in words for an operator."""
+
+    profile_id: ProfileId
+    reason: str
+    file: SourceFile | None = None

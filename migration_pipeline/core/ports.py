@@ -1,0 +1,186 @@
+"""What the migration needs of the outside world. Adapters fulfil these; core imports nothing else.
+
+Errors, everywhere: `Transient` where trying again may help, `Fatal` where a whole store refuses us, and for
+single files `Permanent` with the outcome that the file ends with. Vendors' errors never pass an adapter.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from migration_pipeline.core.model import (
+    CopyResult,
+    FileHeaders,
+    KnownFile,
+    Profile,
+    ProfileId,
+    ProfileRange,
+    Rewritten,
+    SourceFile,
+    WantedFile,
+)
+from migration_pipeline.core.values import Replace
+
+
+@dataclass(frozen=True, slots=True)
+class SourceBlob:
+    """A blob as the source answered.
+
+    Attributes:
+        size: bytes, as the source states it.
+        md5: the stored Content-MD5, 16 bytes, where the blob has one.
+        etag: pins later ranged reads to these very bytes.
+        body: the bytes; `None` where the blob is larger than was asked for, to be read in parts.
+    """
+
+    size: int
+    md5: bytes | None
+    etag: str
+    headers: FileHeaders
+    body: bytes | None
+
+
+class SourceStore(Protocol):
+    """The store that files come from; nothing is ever written to it."""
+
+    async def check(self) -> None:
+        """Raise `Fatal` where no container can be read."""
+
+    async def read(self, file: SourceFile, *, whole_up_to: int) -> SourceBlob:
+        """Read a blob: whole if it has at most `whole_up_to` bytes, else its properties only.
+
+        Raises `Permanent` (source_missing, source_archived, source_unreadable). A body cut short is `Transient`.
+        """
+
+    async def read_part(self, file: SourceFile, *, etag: str, start: int, length: int) -> bytes:
+        """Exactly `length` bytes from `start`; raises `Permanent` (source_changed) if the blob was written since."""
+
+
+class ObjectFacts(NamedTuple):
+    """What the target says of an object it holds.
+
+    Attributes:
+        md5: of the bytes, 16 bytes; the adapter reads the object back where the store does not know it.
+        etag: as references will see it.
+    """
+
+    size: int
+    md5: bytes
+    etag: str
+
+
+class Receipt(NamedTuple):
+    """What the target confirmed of a write.
+
+    Attributes:
+        md5: the digest of what it stored, where its answer says it (16 bytes).
+        version: names the very object written, on a bucket with versioning.
+    """
+
+    etag: str
+    md5: bytes | None
+    version: str | None
+
+
+class KeyTaken(Exception):  # noqa: N818 - an answer, not a failure
+    """A conditional create met an object under the key; nothing was written."""
+
+
+class TargetStore(Protocol):
+    """The store that files go to. Writes only create: an object under the key is never replaced."""
+
+    async def check(self) -> None:
+        """Raise `Fatal` where the bucket is missing or refuses us."""
+
+    async def create(self, key: str, body: bytes, headers: FileHeaders) -> Receipt:
+        """Create an object from bytes whose checksum the server verifies; raises `KeyTaken`."""
+
+    async def create_from_parts(self, key: str, parts: AsyncIterator[bytes], headers: FileHeaders) -> Receipt:
+        """Create an object from parts, or leave none: any error, of `parts` too, aborts the upload.
+
+        Raises `KeyTaken`.
+        """
+
+    async def describe(self, key: str) -> ObjectFacts | None:
+        """The object under the key, `None` where there is none."""
+
+    async def remove(self, key: str, receipt: Receipt) -> None:
+        """Remove the very object that `receipt` confirmed, and no other."""
+
+
+class ProfileStore(Protocol):
+    """The app's database. Every write is one short transaction that no network transfer is part of."""
+
+    def read(self, bounds: ProfileRange) -> Iterator[Sequence[Profile]]:
+        """The range's profiles in id order, in batches."""
+
+    def rewrite(self, profile_ids: Sequence[ProfileId], replace: Replace) -> Rewritten:
+        """Replace single strings in the values as they are now, under row locks; deleted profiles are left."""
+
+    def set_flags(self, profile_ids: Sequence[ProfileId], unmoved: Callable[[str], bool]) -> Sequence[ProfileId]:
+        """Set `migrated_at` where, under row lock, no string is `unmoved`; return those it now is set for."""
+
+    def clear_flags(self, profile_ids: Sequence[ProfileId]) -> int:
+        """Clear `migrated_at` of profiles that proved not to be migrated; return how many were changed."""
+
+
+class ProfileIndex(Protocol):
+    """The app's database, as the planner sees it."""
+
+    def bounds(self) -> tuple[ProfileId, ProfileId] | None:
+        """The lowest and the highest id; `None` for an empty table."""
+
+    def cut(self, *, after: ProfileId | None, size: int) -> Iterator[tuple[ProfileId, ProfileId, int]]:
+        """Ranges of `size` consecutive ids above `after`: first id, last id, number of profiles."""
+
+    def sample(self, limit: int) -> Sequence[Profile]:
+        """Up to `limit` profiles spread over the table."""
+
+
+class DocumentStore(Protocol):
+    """Firebase: the copies of the URLs that clients read."""
+
+    def read(self, profile_ids: Sequence[ProfileId]) -> Mapping[ProfileId, Sequence[str]]:
+        """Every string in the configured fields; profiles without a document are absent."""
+
+    def rewrite(self, profile_ids: Sequence[ProfileId], replace: Replace) -> Rewritten:
+        """Replace single strings, each write conditional on the document being as it was read."""
+
+
+class RangeLedger(Protocol):
+    """What we know of one range and its files, while holding the range."""
+
+    def want(self, wanted: Iterable[tuple[ProfileId, SourceFile]]) -> int:
+        """Note the files that the range's profiles need now; return how many different files these are.
+
+        Unfinished files that nobody in the range needs any more are forgotten; evidence of copies stays.
+        """
+
+    def unfinished(self) -> Sequence[WantedFile]:
+        """Files of the range that are neither verified nor waived."""
+
+    def record(self, results: Sequence[CopyResult]) -> None:
+        """Keep outcomes and evidence; a verified file stays verified whatever comes later."""
+
+    def known(self) -> Mapping[SourceFile, KnownFile]:
+        """Every file of the range."""
+
+    def profiles_with_files(self) -> Sequence[ProfileId]:
+        """Profiles of the range that had something to move, in id order."""
+
+    def finish(self, report: Mapping[str, object]) -> None:
+        """Keep the range's counters for status and report."""
+
+
+class Ledger(Protocol):
+    """The whole ledger."""
+
+    def ranges(self) -> Sequence[ProfileRange]:
+        """Every planned range, in id order."""
+
+    def add_ranges(self, new: Sequence[ProfileRange]) -> None:
+        """Plan further ranges."""
+
+    def hold(self, range_key: str) -> AbstractContextManager[tuple[ProfileRange, RangeLedger]]:
+        """Hold a range against every other run, on any machine; raises `RangeBusy`, `Fatal` for an unknown key."""

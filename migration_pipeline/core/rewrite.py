@@ -1,0 +1,51 @@
+"""Re-pointing references: single URLs, in the value as it is at that moment."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Protocol
+
+from migration_pipeline.core.model import KnownFile, ProfileId, Rewritten, SourceFile
+from migration_pipeline.core.ports import RangeLedger
+from migration_pipeline.core.urls import UrlKind, UrlRules
+from migration_pipeline.core.values import Replace
+
+BATCH = 200
+"""Profiles of one short transaction, or of one read of documents."""
+
+
+class Rewritable(Protocol):
+    """The part of either site that rewriting needs."""
+
+    def rewrite(self, profile_ids: Sequence[ProfileId], replace: Replace) -> Rewritten:
+        """Replace single strings of these profiles' values."""
+
+
+def moved(known: Mapping[SourceFile, KnownFile], urls: UrlRules) -> Replace:
+    """The one function that decides what a string becomes: the new URL of a verified file, else no change.
+
+    A reference is re-pointed only where the ledger holds proof that its file is in S3.
+    """
+    verified = {file for file, state in known.items() if state.outcome is not None and state.outcome.verified}
+
+    def replace(text: str) -> str | None:
+        reference = urls.classify(text)
+        if reference is None or reference.kind is not UrlKind.SOURCE or reference.file not in verified:
+            return None
+        return urls.target_url(reference.file)
+
+    return replace
+
+
+def rewrite(site: Rewritable, *, ledger: RangeLedger, urls: UrlRules) -> Rewritten:
+    """Re-point the references that one site holds to the range's verified files."""
+    replace, total = moved(ledger.known(), urls), Rewritten()
+    for ids in batches(ledger.profiles_with_files()):
+        total = total.plus(site.rewrite(ids, replace))
+    return total
+
+
+def batches(ids: Sequence[ProfileId]) -> Iterator[Sequence[ProfileId]]:
+    """The ids, a batch at a time."""
+    rest = iter(ids)
+    while batch := list(islice(rest, BATCH)):
+        yield batch

@@ -1,0 +1,239 @@
+"""The one reader of configuration: `migration.toml`, with every value overridable by environment variable.
+
+`MIGRATION_CONFIG` names the file. `MIGRATION_COPY__IN_FLIGHT=32` overrides `[copy] in_flight`; lists and tables are
+given as JSON. Secrets come from the environment alone and are never shown.
+"""
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, ValidationError
+from pydantic.functional_validators import AfterValidator
+
+from migration_pipeline.core.errors import SettingsError
+
+CONFIG_VARIABLE = "MIGRATION_CONFIG"
+DEFAULT_FILE = "migration.toml"
+_PREFIX = "MIGRATION_"
+_NOT_SETTINGS = {CONFIG_VARIABLE, "MIGRATION_SANDBOX_CACHE"}
+
+
+def _web_url(text: str) -> str:
+    HttpUrl(text)
+    return text.rstrip("/")
+
+
+WebUrl = Annotated[str, AfterValidator(_web_url)]
+Identifier = Annotated[str, Field(min_length=1)]
+ColumnNames = Annotated[list[Identifier], Field(min_length=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Section):
+    """Azure Blob Storage."""
+
+    account_url: WebUrl = Field(description="The storage account's blob endpoint.")
+    containers: Annotated[list[str], Field(min_length=1)] = Field(description="Containers that move.")
+    alias_hosts: dict[str, str] = Field(default={}, description="Host, of a CDN say, and the container it serves.")
+
+
+class Target(_Section):
+    """AWS S3."""
+
+    bucket: Identifier = Field(description="The bucket that files go to.")
+    region: Identifier = Field(description="The bucket's region.")
+    prefix: str = Field(default="", description="Put before every key.")
+    key_template: str = Field(
+        default="{container}/{blob}", description="The key; a slash stands between container and blob."
+    )
+    public_base_url: WebUrl = Field(description="What rewritten references start with; the key follows.")
+    endpoint_url: WebUrl | None = Field(default=None, description="For stores that speak S3's protocol elsewhere.")
+
+
+class ProfilesTable(_Section):
+    """Names in the table of profiles."""
+
+    table: Identifier = "profiles"
+    id: Identifier = "id"
+    columns: ColumnNames = ["photos"]
+    deleted_at: Identifier | None = None
+    migrated_at: Identifier = "photos_migrated_at"
+
+
+class RelatedTable(_Section):
+    """Names in a table whose rows belong to profiles and hold URLs too."""
+
+    table: Identifier
+    profile_id: Identifier
+    id: Identifier = "id"
+    columns: ColumnNames
+
+
+class Database(_Section):
+    """The app's Postgres."""
+
+    profiles: ProfilesTable = Field(default=ProfilesTable(), description="The table of profiles and its columns.")
+    related: list[RelatedTable] = Field(default=[], description="Further tables with a profile's URLs.")
+
+
+class Firebase(_Section):
+    """The documents that clients read."""
+
+    kind: Literal["firestore", "none"] = Field(description='"firestore", or "none" for apps without Firebase.')
+    project_id: str = Field(default="", description="The Firebase project.")
+    document: str = Field(default="profiles/{id}", description="A document's path; {id} is the profile's id.")
+    fields: ColumnNames = Field(default=["photos"], description="Fields that hold URLs; dots reach into maps.")
+
+
+class LedgerSection(_Section):
+    """Where the migration keeps its own state."""
+
+    schema_name: str = Field(default="migration", alias="schema", pattern=r"^[a-z_][a-z0-9_]*$", description="Schema.")
+
+
+class Plan(_Section):
+    """How ranges are cut."""
+
+    profiles_per_range: int = Field(default=1000, ge=1, description="Profiles of one range at most.")
+    files_per_range: int = Field(default=50_000, ge=1, description="Files of one range, by a sample, at most.")
+
+
+class Copy(_Section):
+    """How hard to copy."""
+
+    in_flight: int = Field(default=64, ge=1, le=1024, description="Files copied at the same time by one run.")
+    max_attempts: int = Field(default=5, ge=1, le=100, description="Tries per file and run before it is given up.")
+
+
+class Secrets(_Section):
+    """From the environment alone."""
+
+    database_url: SecretStr
+    ledger_url: SecretStr
+    azure_key: SecretStr | None = None
+    azure_sas: SecretStr | None = None
+
+
+class Settings(_Section):
+    """Everything the migration is told."""
+
+    source: Source
+    target: Target
+    database: Database = Database()
+    firebase: Firebase
+    ledger: LedgerSection = LedgerSection()
+    plan: Plan = Plan()
+    copy_: Copy = Field(default=Copy(), alias="copy")
+    secrets: Secrets
+
+
+def load(environment: Mapping[str, str] | None = None) -> Settings:
+    """Read file and environment.
+
+    Raises:
+        SettingsError: naming the key, and what would be right.
+    """
+    environment = os.environ if environment is None else environment
+    values = _file(Path(environment.get(CONFIG_VARIABLE, DEFAULT_FILE)))
+    _refuse_secrets(values)
+    for name, text in environment.items():
+        if name.startswith(_PREFIX) and name not in _NOT_SETTINGS:
+            _override(values, name, text)
+    values["secrets"] = _secrets(environment)
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        raise _refusal(error) from None
+    if settings.firebase.kind != "none" and not settings.firebase.project_id:
+        raise SettingsError("is missing.", setting="firebase.project_id", remedy="Name the Firebase project.")
+    return settings
+
+
+def _file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(
+            f"there is no file {path}.",
+            setting=CONFIG_VARIABLE,
+            remedy="Copy migration.example.toml to migration.toml, or set MIGRATION_CONFIG to your file.",
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not TOML: {error}", setting=CONFIG_VARIABLE) from None
+
+
+def _refuse_secrets(values: Mapping[str, Any]) -> None:
+    if "secrets" in values:
+        raise SettingsError(
+            "secrets are not read from the file.", setting="secrets", remedy="Set environment variables instead."
+        )
+
+
+def _override(values: dict[str, Any], name: str, text: str) -> None:
+    section, _, key = name.removeprefix(_PREFIX).lower().partition("__")
+    if not key or section not in Settings.model_fields | {"copy": None} or section == "secrets":
+        raise SettingsError("is no setting.", setting=name, remedy="Overrides look like MIGRATION_COPY__IN_FLIGHT=32.")
+    table = values.setdefault(section, {})
+    if not isinstance(table, dict):
+        raise SettingsError("must be a table.", setting=section, remedy=f"Write [{section}].")
+    table[key] = _from_text(name, text)
+
+
+def _from_text(name: str, text: str) -> Any:  # noqa: ANN401 - JSON
+    if not text.lstrip().startswith(("[", "{")) or text.lstrip().startswith(("{container}", "{blob}")):
+        return text
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise SettingsError(f"is not JSON: {error}", setting=name) from None
+
+
+def _secrets(environment: Mapping[str, str]) -> dict[str, str | None]:
+    database = environment.get("DATABASE_URL")
+    if not database:
+        raise SettingsError(
+            "is missing.", setting="DATABASE_URL", remedy="Set it to the app's database: postgresql://user:…@host/db."
+        )
+    key, sas = environment.get("AZURE_STORAGE_KEY"), environment.get("AZURE_STORAGE_SAS_TOKEN")
+    if not key and not sas:
+        raise SettingsError(
+            "is missing.",
+            setting="AZURE_STORAGE_KEY",
+            remedy="Set it to a key of the account, or AZURE_STORAGE_SAS_TOKEN to a SAS with read and list rights.",
+        )
+    return {
+        "database_url": database,
+        "ledger_url": environment.get("LEDGER_URL") or database,
+        "azure_key": key,
+        "azure_sas": sas,
+    }
+
+
+def _refusal(error: ValidationError) -> SettingsError:
+    """The first complaint: where, what is wrong, what would be right. Values are not repeated."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(_known_keys(first["loc"][:-1]))
+        return SettingsError("is no setting.", setting=place, remedy=f"Known here: {known}.")
+    if first["type"] == "missing":
+        return SettingsError("is missing.", setting=place, remedy="See migration.example.toml.")
+    return SettingsError(f"{first['msg']}.", setting=place)
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    models: dict[str, type[BaseModel]] = {
+        "": Settings,
+        **{(f.alias or n): f.annotation for n, f in Settings.model_fields.items() if isinstance(f.annotation, type)},
+        "database.profiles": ProfilesTable,
+        "database.related": RelatedTable,
+    }
+    model = models[".".join(str(part) for part in location if isinstance(part, str))]
+    return [field.alias or name for name, field in model.model_fields.items() if name != "secrets"]

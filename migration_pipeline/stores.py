@@ -1,0 +1,148 @@
+"""The composition root: opens the stores that the settings name."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from typing import Any, TypeVar
+
+from migration_pipeline.adapters.azure_blob import AzureBlobSource, AzureCredentials
+from migration_pipeline.adapters.no_documents import NoDocuments
+from migration_pipeline.adapters.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.postgres_profiles import PostgresProfiles, ProfileTable, RelatedTable
+from migration_pipeline.adapters.s3 import Bucket, S3Target
+from migration_pipeline.core.errors import SettingsError
+from migration_pipeline.core.migrate import CopyLimits, Stores
+from migration_pipeline.core.plan import RangeSize
+from migration_pipeline.core.ports import DocumentStore, SourceStore, TargetStore
+from migration_pipeline.core.urls import KeyTemplate, UrlKind, UrlRules
+from migration_pipeline.settings import Settings
+
+T = TypeVar("T")
+
+
+def url_rules(settings: Settings) -> UrlRules:
+    """The rules for the configured stores.
+
+    Raises:
+        SettingsError: the key template may give two blobs one key, or the target's URLs look like the source's.
+    """
+    keys = KeyTemplate(settings.target.prefix, settings.target.key_template)
+    keys.check(settings.source.containers)
+    for host, container in settings.source.alias_hosts.items():
+        if container not in settings.source.containers:
+            raise SettingsError(
+                f"{host!r} serves container {container!r}, which does not move.",
+                setting="source.alias_hosts",
+                remedy="Name one of source.containers.",
+            )
+    rules = UrlRules(
+        account_url=settings.source.account_url,
+        containers=settings.source.containers,
+        alias_hosts=settings.source.alias_hosts,
+        public_base_url=settings.target.public_base_url,
+        other_target_urls=_bucket_urls(settings),
+        keys=keys,
+    )
+    probe = rules.classify(f"{settings.target.public_base_url}/probe")
+    if probe is None or probe.kind is not UrlKind.TARGET:
+        raise SettingsError(
+            "new references would look like references to the source.",
+            setting="target.public_base_url",
+            remedy="Give S3 a host of its own: one host cannot serve both stores during the migration.",
+        )
+    return rules
+
+
+def open_ledger(settings: Settings) -> PostgresLedger:
+    """The ledger, up to date."""
+    return PostgresLedger(settings.secrets.ledger_url.get_secret_value(), settings.ledger.schema_name)
+
+
+def open_profiles(settings: Settings) -> PostgresProfiles:
+    """The app's database."""
+    profiles = settings.database.profiles
+    return PostgresProfiles(
+        settings.secrets.database_url.get_secret_value(),
+        profiles=ProfileTable(profiles.table, profiles.id, profiles.columns, profiles.migrated_at, profiles.deleted_at),
+        related=[RelatedTable(o.table, o.id, o.profile_id, o.columns) for o in settings.database.related],
+    )
+
+
+@contextmanager
+def open_documents(settings: Settings) -> Iterator[DocumentStore]:
+    """The app's documents, if it has any."""
+    if settings.firebase.kind == "none":
+        yield NoDocuments()
+        return
+    # Imported here: 0.35 s of Google's libraries.
+    from migration_pipeline.adapters.firestore import FirestoreDocuments  # noqa: PLC0415
+
+    firebase = settings.firebase
+    with closing(FirestoreDocuments(firebase.project_id, firebase.document, firebase.fields)) as documents:
+        yield documents
+
+
+@asynccontextmanager
+async def open_byte_stores(settings: Settings) -> AsyncIterator[tuple[SourceStore, TargetStore]]:
+    """Source and target, within the running event loop."""
+    async with open_source(settings) as source, open_target(settings) as target:
+        yield source, target
+
+
+def open_source(settings: Settings) -> AzureBlobSource:
+    """The source, to be entered in an event loop."""
+    secrets = settings.secrets
+    credentials = AzureCredentials(
+        account_key=secrets.azure_key.get_secret_value() if secrets.azure_key else None,
+        sas_token=secrets.azure_sas.get_secret_value() if secrets.azure_sas else None,
+    )
+    return AzureBlobSource(settings.source.account_url, settings.source.containers, credentials)
+
+
+def open_target(settings: Settings) -> S3Target:
+    """The target, to be entered in an event loop."""
+    return S3Target(Bucket(settings.target.bucket, settings.target.region, settings.target.endpoint_url))
+
+
+@contextmanager
+def open_stores(settings: Settings) -> Iterator[Stores]:
+    """Everything that migrating a range talks to."""
+    with ExitStack() as stack:
+        yield Stores(
+            open_byte_stores=lambda: open_byte_stores(settings),
+            profiles=stack.enter_context(closing(open_profiles(settings))),
+            documents=stack.enter_context(open_documents(settings)),
+            ledger=stack.enter_context(closing(open_ledger(settings))),
+            urls=url_rules(settings),
+            run=run,
+        )
+
+
+def copy_limits(settings: Settings) -> CopyLimits:
+    """How hard to copy."""
+    return CopyLimits(settings.copy_.in_flight, settings.copy_.max_attempts)
+
+
+def range_size(settings: Settings) -> RangeSize:
+    """How large ranges are to be."""
+    return RangeSize(settings.plan.profiles_per_range, settings.plan.files_per_range)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run in an event loop of its own: uvloop, where it has a build."""
+    if sys.platform == "win32":
+        return asyncio.run(work)
+    import uvloop  # noqa: PLC0415 - not on every platform
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
+
+
+def _bucket_urls(settings: Settings) -> list[str]:
+    """Further URLs of the bucket: Amazon S3 User Guide, "Methods for accessing a general purpose bucket"."""
+    bucket, region, endpoint = settings.target.bucket, settings.target.region, settings.target.endpoint_url
+    if endpoint:
+        return [f"{endpoint}/{bucket}"]
+    hosts = (f"s3.{region}.amazonaws.com", "s3.amazonaws.com")
+    return [url for host in hosts for url in (f"https://{bucket}.{host}", f"https://{host}/{bucket}")]
