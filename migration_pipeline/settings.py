@@ -19,7 +19,9 @@ from migration_pipeline.core.errors import SettingsError
 CONFIG_VARIABLE = "MIGRATION_CONFIG"
 DEFAULT_FILE = "migration.toml"
 _PREFIX = "MIGRATION_"
-_NOT_SETTINGS = {CONFIG_VARIABLE, "MIGRATION_SANDBOX_CACHE"}
+WORKERS_VARIABLE = "MIGRATION_WORKERS"
+"""Runs at the same time; Dagster reads it, in dagster.yaml."""
+_NOT_SETTINGS = {CONFIG_VARIABLE, WORKERS_VARIABLE, "MIGRATION_SANDBOX_CACHE"}
 
 
 def _web_url(text: str) -> str:

@@ -1,6 +1,6 @@
 """The flag, set last: only for profiles whose two sites, read afresh, hold no source URL."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from migration_pipeline.core.model import KnownFile, Profile, ProfileId, ProfileRange, SourceFile, Waiting
@@ -22,6 +22,8 @@ class Confirmed:
         waiting: profiles that still hold a source URL, and why.
         left_in_database: profiles whose database values hold a source URL, waived ones aside.
         left_in_firebase: the same of their documents.
+        unproven: references into S3, of clean profiles, to files that the ledger knows and cannot vouch for.
+        uploaded: references into S3 to files that this migration never saw: uploaded there by the app.
     """
 
     migrated: int = 0
@@ -30,6 +32,8 @@ class Confirmed:
     untouched: int = 0
     left_in_database: int = 0
     left_in_firebase: int = 0
+    unproven: int = 0
+    uploaded: int = 0
     waiting: list[Waiting] = field(default_factory=list)
 
     @property
@@ -43,6 +47,10 @@ class _Judge:
 
     def __init__(self, known: Mapping[SourceFile, KnownFile], urls: UrlRules) -> None:
         self._known, self._urls = known, urls
+        self._proven = {
+            urls.unchecked_key_of(file): state.outcome is not None and state.outcome.verified
+            for file, state in known.items()
+        }
 
     def unmoved(self, text: str) -> bool:
         return self.unmoved_file(text) is not None
@@ -57,6 +65,14 @@ class _Judge:
 
     def first_unmoved(self, strings: Sequence[str]) -> SourceFile | None:
         return next(filter(None, map(self.unmoved_file, strings)), None)
+
+    def count_targets(self, strings: Iterable[str], confirmed: Confirmed) -> None:
+        for text in strings:
+            reference = self._urls.classify(text)
+            if reference is not None and reference.kind is UrlKind.TARGET:
+                proven = self._proven.get(reference.key or "")
+                confirmed.uploaded += proven is None
+                confirmed.unproven += proven is False
 
     def reason(self, file: SourceFile) -> str:
         state = self._known.get(file)
@@ -104,6 +120,8 @@ def _is_clean(profile: Profile, copies: Mapping[ProfileId, Sequence[str]], judge
     confirmed.left_in_database += in_database is not None
     confirmed.left_in_firebase += in_firebase is not None
     file = in_database or in_firebase
-    if file is not None:
+    if file is None:
+        judge.count_targets((*profile.strings, *copies.get(profile.profile_id, ())), confirmed)
+    else:
         confirmed.waiting.append(Waiting(profile.profile_id, judge.reason(file), file))
     return file is None

@@ -1,0 +1,1 @@
+"""When: the thin Dagster layer over the core."""

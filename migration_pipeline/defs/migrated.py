@@ -1,0 +1,128 @@
+"""The five assets of a range: one op, so that running a failed partition again does all that is left of it.
+
+With an op for each stage, the copies of a half-failed range would count as materialized, and re-executing from
+failure would skip them for ever (docs/decisions/0002-one-op-per-range.md).
+"""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from migration_pipeline.core.errors import Fatal, RangeBusy
+from migration_pipeline.core.migrate import RangeReport
+from migration_pipeline.defs import pages
+from migration_pipeline.defs.ranges import GROUP, profile_ranges, profile_ranges_partitions
+from migration_pipeline.defs.resources import Migration
+
+SPECS = [
+    dg.AssetSpec(
+        "file_references",
+        deps=[profile_ranges],
+        kinds={"postgres"},
+        description="The files that the range's profiles need: every reference in database and Firebase, read afresh.",
+    ),
+    dg.AssetSpec(
+        "file_copies",
+        deps=["file_references"],
+        kinds={"azure", "s3"},
+        description="Those files in S3, each verified end to end. Failed ones end as dead letters with a reason.",
+    ),
+    dg.AssetSpec(
+        "database_urls",
+        deps=["file_copies"],
+        kinds={"postgres"},
+        description="References in the database, re-pointed one URL at a time to files that are in S3.",
+    ),
+    dg.AssetSpec(
+        "firebase_urls",
+        deps=["database_urls"],
+        kinds={"firebase"},
+        description="The same in Firebase, each write conditional on the document being as it was read.",
+    ),
+    dg.AssetSpec(
+        "migrated_profiles",
+        deps=["firebase_urls"],
+        kinds={"postgres"},
+        description="Profiles flagged as migrated: both sites, read afresh, hold no URL of the source.",
+    ),
+]
+
+CHECKS = [
+    dg.AssetCheckSpec(
+        "no_source_url_left_in_database",
+        asset="database_urls",
+        description="Does no profile of the range hold a URL of the source in the database?",
+        partitions_def=profile_ranges_partitions,
+    ),
+    dg.AssetCheckSpec(
+        "no_source_url_left_in_firebase",
+        asset="firebase_urls",
+        description="Does no profile of the range hold a URL of the source in Firebase?",
+        partitions_def=profile_ranges_partitions,
+    ),
+    dg.AssetCheckSpec(
+        "every_reference_is_a_verified_file",
+        asset="migrated_profiles",
+        description="Is every S3 reference of the range's migrated profiles a file that was verified, or that the app "
+        "itself uploaded to S3?",
+        partitions_def=profile_ranges_partitions,
+    ),
+]
+
+
+@dg.multi_asset(
+    name="migrate_range",
+    specs=[spec.replace_attributes(group_name=GROUP, tags={"stage": spec.key.to_user_string()}) for spec in SPECS],
+    check_specs=CHECKS,
+    partitions_def=profile_ranges_partitions,
+    can_subset=False,
+)
+def migrated_range(
+    context: dg.AssetExecutionContext, migration: Migration
+) -> Iterator[dg.MaterializeResult[None] | dg.AssetObservation | dg.AssetCheckResult]:
+    """Migrate the range, tell what became of each stage, and fail if a profile is left."""
+    try:
+        report = migration.migrate(context.partition_key, say=context.log.info)
+    except (Fatal, RangeBusy) as error:
+        # Trying again by itself would meet the same refusal.
+        raise dg.Failure(str(error), allow_retries=False) from None
+    yield from _events(report, context.partition_key)
+    if not report.complete:
+        raise dg.Failure(pages.what_is_left(report), metadata=pages.migrated_profiles(report), allow_retries=False)
+
+
+def _events(
+    report: RangeReport, partition: str
+) -> Iterator[dg.MaterializeResult[None] | dg.AssetObservation | dg.AssetCheckResult]:
+    """A result for each stage that is complete for the whole range, an observation for the others."""
+    stages = {
+        "file_references": (True, pages.file_references(report)),
+        "file_copies": (report.complete, pages.file_copies(report)),
+        "database_urls": (not report.confirmed.left_in_database, pages.rewritten(report.database)),
+        "firebase_urls": (not report.confirmed.left_in_firebase, pages.rewritten(report.firebase)),
+        "migrated_profiles": (report.complete, pages.migrated_profiles(report)),
+    }
+    seconds = pages.seconds(report)
+    for asset, (complete, metadata) in stages.items():
+        shown = metadata | seconds.get(asset, {})
+        if complete:
+            yield dg.MaterializeResult(asset, metadata=shown)
+        else:
+            yield dg.AssetObservation(asset, metadata=shown, partition=partition)
+    yield _check("database_urls", "no_source_url_left_in_database", report.confirmed.left_in_database)
+    yield _check("firebase_urls", "no_source_url_left_in_firebase", report.confirmed.left_in_firebase)
+    yield _check("migrated_profiles", "every_reference_is_a_verified_file", report.confirmed.unproven)
+
+
+def _check(asset: str, name: str, offenders: int) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        passed=not offenders, asset_key=asset, check_name=name, metadata={"offenders": offenders}
+    )
+
+
+migrate_job = dg.define_asset_job(
+    "migrate",
+    selection=dg.AssetSelection.assets(*(spec.key for spec in SPECS)),
+    partitions_def=profile_ranges_partitions,
+    description="Migrates ranges. Launch a backfill over the partitions that are to move.",
+)

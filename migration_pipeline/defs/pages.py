@@ -1,0 +1,125 @@
+"""What people see of a range in the UI: numbers that plot over partitions, and short tables of offenders."""
+
+import resource
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+
+from migration_pipeline.core.migrate import RangeReport
+from migration_pipeline.core.model import REMEDIES, Outcome, Rewritten
+
+_ROWS = 50
+_REASONS = 5
+Metadata = dict[str, Any]
+
+_STAGES = {
+    "discover": "file_references",
+    "transfer": "file_copies",
+    "rewrite_database": "database_urls",
+    "rewrite_firebase": "firebase_urls",
+    "confirm": "migrated_profiles",
+}
+
+
+def file_references(report: RangeReport) -> Metadata:
+    """Of the discover stage."""
+    found = report.discovered
+    return {
+        "profiles": found.profiles,
+        "profiles_deleted": found.deleted,
+        "profiles_with_files": found.with_files,
+        "files": found.files,
+        "references": found.references,
+        "foreign_urls": found.foreign,
+        "unparsable_urls": found.unparsable,
+        "drifted_profiles": found.drifted,
+        **table("foreign_examples", ["URL"], [[text] for text in found.foreign_examples]),
+        **table("unparsable_examples", ["URL"], [[text] for text in found.unparsable_examples]),
+        **table("drifted_examples", ["profile"], [[str(text)] for text in found.drifted_examples]),
+    }
+
+
+def file_copies(report: RangeReport) -> Metadata:
+    """Of the transfer stage."""
+    done = report.transferred
+    seconds = report.seconds.get("transfer", 0.0)
+    return {
+        "copied": done.copied,
+        "already_there": done.outcomes[Outcome.ALREADY_THERE],
+        "failed": done.failed,
+        "megabytes": round(done.bytes / 1e6, 3),
+        "files_per_second": round(done.copied / seconds, 1) if seconds else 0.0,
+        "retries": done.retries,
+        "peak_memory_megabytes": round(peak_memory() / 1e6, 1),
+        **{f"failed_{outcome}": n for outcome, n in sorted(done.outcomes.items()) if not outcome.verified},
+    }
+
+
+def rewritten(done: Rewritten) -> Metadata:
+    """Of either rewrite stage."""
+    return {"urls": done.urls, "profiles": done.profiles, "conflicts": done.conflicts}
+
+
+def migrated_profiles(report: RangeReport) -> Metadata:
+    """Of the confirm stage."""
+    done = report.confirmed
+    rows = [[str(item.profile_id), item.reason, str(item.file or "")] for item in done.waiting]
+    return {
+        "migrated": done.migrated,
+        "newly_migrated": done.newly_flagged,
+        "unflagged": done.unflagged,
+        "nothing_to_move": done.untouched,
+        "waiting": len(done.waiting),
+        **table("waiting_profiles", ["profile", "why", "file"], rows),
+    }
+
+
+def seconds(report: RangeReport) -> dict[str, Metadata]:
+    """Wall seconds, by asset."""
+    return {_STAGES[stage]: {"seconds": round(value, 3)} for stage, value in report.seconds.items()}
+
+
+def what_is_left(report: RangeReport) -> str:
+    """One short text with everything an operator needs: the UI's failed partition shows little else."""
+    waiting = len(report.confirmed.waiting)
+    reasons = report.reasons().most_common(_REASONS)
+    lines = [f"{waiting} of {report.discovered.profiles} profiles are not migrated; the others are done."]
+    for reason, count in reasons:
+        remedy = REMEDIES[Outcome(reason)] if reason in set(Outcome) else "Run the range again."
+        ids = [str(item.profile_id) for item in report.confirmed.waiting if item.reason == reason][:_REASONS]
+        more = ", …" if count > len(ids) else ""
+        lines.append(f"{count} for {reason} (profiles {', '.join(ids)}{more}). {remedy}")
+    return "\n".join(lines)
+
+
+def peak_memory() -> int:
+    """Bytes of this process at its largest."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def table(name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Metadata:
+    """The first rows as metadata, each cell as code; nothing where there are none."""
+    if not rows:
+        return {}
+    text = markdown(columns, [[_escaped(cell) for cell in row] for row in rows[:_ROWS]])
+    if len(rows) > _ROWS:
+        text += f"\n\n… and {len(rows) - _ROWS} more"
+    return {name: dg.MetadataValue.md(text)}
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the cells' text is taken as it is."""
+    return "\n".join(_line(cells) for cells in (columns, ["---"] * len(columns), *rows))
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _escaped(text: str) -> str:
+    """Names come from users: as code, they cannot become markup. A code span cannot hold a line end or a bar."""
+    visible = text.encode("unicode_escape").decode() if not text.isprintable() else text
+    return "`" + visible.replace("`", "'").replace("|", "¦") + "`" if visible else ""

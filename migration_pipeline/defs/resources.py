@@ -1,0 +1,42 @@
+"""What the assets are given."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import dagster as dg
+
+from migration_pipeline.adapters.postgres_ledger import PostgresLedger
+from migration_pipeline.core.migrate import RangeReport, Say, migrate_range
+from migration_pipeline.core.model import ProfileRange
+from migration_pipeline.core.plan import plan_ranges, profiles_a_range, sample
+from migration_pipeline.settings import load
+from migration_pipeline.stores import copy_limits, open_ledger, open_profiles, open_stores, range_size, url_rules
+
+
+class Migration(dg.ConfigurableResource):  # type: ignore[type-arg] # the resource is its own value
+    """The migration that `migration.toml` and the environment describe.
+
+    Settings are read when something is done, so the definitions load, and the UI opens, without them.
+    """
+
+    def migrate(self, range_key: str, say: Say) -> RangeReport:
+        """Migrate one range; see `migrate_range`."""
+        settings = load()
+        with open_stores(settings) as stores:
+            return migrate_range(range_key, stores, copy_limits(settings), say=say)
+
+    def plan(self) -> tuple[list[ProfileRange], list[ProfileRange]]:
+        """Plan ranges for profiles that have none; return all ranges, and the new ones among them."""
+        settings = load()
+        with closing(open_profiles(settings)) as profiles, closing(open_ledger(settings)) as ledger:
+            planned = list(ledger.ranges())
+            size = profiles_a_range(range_size(settings), sample(profiles, url_rules(settings)))
+            new = list(plan_ranges(profiles, planned, size))
+            ledger.add_ranges(new)
+            return planned + new, new
+
+    @contextmanager
+    def ledger(self) -> Iterator[PostgresLedger]:
+        """The ledger, for reports."""
+        with closing(open_ledger(load())) as ledger:
+            yield ledger
