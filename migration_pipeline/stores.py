@@ -54,9 +54,10 @@ def url_rules(settings: Settings) -> UrlRules:
     return rules
 
 
-def open_ledger(settings: Settings) -> PostgresLedger:
-    """The ledger, up to date."""
-    return PostgresLedger(settings.secrets.ledger_url.get_secret_value(), settings.ledger.schema_name)
+def open_ledger(settings: Settings, *, create: bool = False) -> PostgresLedger:
+    """The ledger, up to date; one that is not there yet reads as empty, unless it is to be created."""
+    url = settings.secrets.ledger_url.get_secret_value()
+    return PostgresLedger(url, settings.ledger.schema_name, create=create)
 
 
 def open_profiles(settings: Settings) -> PostgresProfiles:
@@ -113,7 +114,7 @@ def open_stores(settings: Settings) -> Iterator[Stores]:
             open_byte_stores=lambda: open_byte_stores(settings),
             profiles=stack.enter_context(closing(open_profiles(settings))),
             documents=stack.enter_context(open_documents(settings)),
-            ledger=stack.enter_context(closing(open_ledger(settings))),
+            ledger=stack.enter_context(closing(open_ledger(settings, create=True))),
             urls=url_rules(settings),
             run=run,
         )

@@ -84,6 +84,12 @@ def bring_up_to_date(connection: Connection, schema: str) -> None:
             cursor.execute(sql.SQL("INSERT INTO {}.schema_versions VALUES (%s)").format(name), [version])
 
 
+def is_there(connection: Connection, schema: str) -> bool:
+    """Whether some release of this project made the schema."""
+    with connection.cursor() as cursor:
+        return _version(cursor, schema) > 0
+
+
 def _version(cursor: psycopg.Cursor[tuple[Any, ...]], schema: str) -> int:
     cursor.execute("SELECT to_regclass(%s)", [f'"{schema}".schema_versions'])
     ((there,),) = cursor.fetchall()

@@ -9,7 +9,7 @@ import psycopg
 from psycopg import errors, sql
 from psycopg.types.json import Jsonb
 
-from migration_pipeline.adapters.ledger_schema import bring_up_to_date
+from migration_pipeline.adapters.ledger_schema import bring_up_to_date, is_there
 from migration_pipeline.adapters.postgres import Connection, connect, in_transaction, translated
 from migration_pipeline.core.errors import Fatal, RangeBusy
 from migration_pipeline.core.model import (
@@ -57,8 +57,13 @@ class RangeState(NamedTuple):
 class PostgresLedger:
     """Fulfils `Ledger`, and answers status and report. One connection, calls from any thread, one at a time."""
 
-    def __init__(self, url: str, schema: str) -> None:
+    def __init__(self, url: str, schema: str, *, create: bool = True) -> None:
         """Connect, and bring the tables up to date.
+
+        Args:
+            url: of the database.
+            schema: in it.
+            create: where there is no ledger yet: make one, or else read as an empty one and write nothing.
 
         Raises:
             Fatal: the server cannot be reached, or the schema cannot be written.
@@ -68,10 +73,17 @@ class PostgresLedger:
         self._connection = connect(url, setting=SETTING)
         try:
             with translated("ledger.schema"):
-                bring_up_to_date(self._connection, schema)
+                self._absent = not create and not is_there(self._connection, schema)
+                if not self._absent:
+                    bring_up_to_date(self._connection, schema)
         except BaseException:
             self._connection.close()
             raise
+
+    def may_be_created(self) -> bool:
+        """Whether there is a ledger, or the role may make one."""
+        query = "SELECT has_database_privilege(current_database(), 'CREATE')"
+        return not self._absent or self._connection.execute(query).fetchone() == (True,)
 
     def close(self) -> None:
         """Close the connection."""
@@ -166,6 +178,8 @@ class PostgresLedger:
         return sql.SQL(text).format(s=sql.Identifier(self._schema))
 
     def _query(self, text: str, parameters: Any = None) -> list[tuple[Any, ...]]:  # noqa: ANN401 - as the driver has it
+        if self._absent:
+            return []
         with translated("ledger.schema"), self._connection.cursor() as cursor:
             cursor.execute(self._sql(text), parameters)
             return cursor.fetchall() if cursor.description else []

@@ -86,6 +86,7 @@ class _Table:
     name: sql.Composed
     id: sql.Identifier
     id_cast: sql.SQL
+    owner_name: str
     owner: sql.Identifier
     owner_cast: sql.SQL
     columns: Sequence[_Column]
@@ -129,6 +130,7 @@ class PostgresProfiles:
             )
             for other in related
         ]
+        self._flag_name = profiles.migrated_at
         self._flag = sql.Identifier(profiles.migrated_at)
         self._deleted: sql.Composable = (
             sql.SQL("{} IS NOT NULL").format(sql.Identifier(profiles.deleted_at))
@@ -139,6 +141,36 @@ class PostgresProfiles:
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+    def missing_rights(self) -> list[str]:
+        """What the role may not do and has to, in words."""
+        wanted = [(part.name, column.name) for part in (self._profiles, *self._related) for column in part.columns]
+        wanted.append((self._profiles.name, self._flag_name))
+        missing = []
+        with translated("database"), self._connection.cursor() as cursor:
+            for name, column in wanted:
+                quoted = name.as_string(self._connection)
+                for right in ("SELECT", "UPDATE"):
+                    cursor.execute("SELECT has_column_privilege(%s, %s, %s)", [quoted, column, right])
+                    if cursor.fetchone() != (True,):
+                        missing.append(f"{right} {quoted}.{column}")
+        return missing
+
+    def unindexed(self) -> list[str]:
+        """Columns by which rows are looked up and that no index begins with."""
+        missing = []
+        with translated("database"), self._connection.cursor() as cursor:
+            for part in (self._profiles, *self._related):
+                quoted, owner = part.name.as_string(self._connection), part.owner_name
+                cursor.execute(
+                    "SELECT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a"
+                    " ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]"
+                    " WHERE i.indrelid = %s::regclass AND i.indisvalid AND i.indpred IS NULL AND a.attname = %s)",
+                    [quoted, owner],
+                )
+                if cursor.fetchone() != (True,):
+                    missing.append(f"{quoted}.{owner}")
+        return missing
 
     def read(self, bounds: ProfileRange) -> Iterator[Sequence[Profile]]:
         after = bounds.after
@@ -327,6 +359,7 @@ def _looked_up(name: str, id_: str, owner: str, columns: Sequence[str], types: d
         name=table(name),
         id=sql.Identifier(id_),
         id_cast=sql.SQL(_ID_TYPES[types[id_]]),
+        owner_name=owner,
         owner=sql.Identifier(owner),
         owner_cast=sql.SQL(_ID_TYPES[types[owner]]),
         columns=[_Column(column, types[column], kinds[types[column]]) for column in columns],

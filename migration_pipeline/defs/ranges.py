@@ -1,5 +1,7 @@
 """The ranges as partitions, and the asset that plans them."""
 
+from collections.abc import Sequence
+
 import dagster as dg
 
 from migration_pipeline.defs.resources import Migration
@@ -20,14 +22,21 @@ profile_ranges_partitions = dg.DynamicPartitionsDefinition(name="profile_ranges"
 )
 def profile_ranges(context: dg.AssetExecutionContext, migration: Migration) -> dg.MaterializeResult[None]:
     """Plan ranges and register them as partitions, in id order."""
-    ranges, new = migration.plan()
-    # Every range and not only the new ones: a run cut off between ledger and partitions is mended by the next.
-    context.instance.add_dynamic_partitions(str(profile_ranges_partitions.name), [item.key for item in ranges])
+    planned = migration.plan()
+    register(context.instance, planned.keys)
     return dg.MaterializeResult(
         metadata={
-            "ranges": len(ranges),
-            "new_ranges": len(new),
-            "profiles": sum(item.profiles for item in ranges),
-            "largest_range": max((item.profiles for item in ranges), default=0),
+            "ranges": len(planned.ranges),
+            "new_ranges": len(planned.new),
+            "profiles": planned.profiles,
+            "largest_range": max((item.profiles for item in planned.ranges), default=0),
         }
     )
+
+
+def register(instance: dg.DagsterInstance, keys: Sequence[str]) -> None:
+    """Make partitions of all planned ranges, and not only of new ones.
+
+    A plan cut off between the ledger and here is so mended by the next; keys that exist already are left alone.
+    """
+    instance.add_dynamic_partitions(str(profile_ranges_partitions.name), list(keys))

@@ -7,10 +7,9 @@ import dagster as dg
 
 from migration_pipeline.adapters.postgres_ledger import PostgresLedger
 from migration_pipeline.core.migrate import RangeReport, Say, migrate_range
-from migration_pipeline.core.model import ProfileRange
-from migration_pipeline.core.plan import plan_ranges, profiles_a_range, sample
+from migration_pipeline.planning import Planned, keep, plan
 from migration_pipeline.settings import load
-from migration_pipeline.stores import copy_limits, open_ledger, open_profiles, open_stores, range_size, url_rules
+from migration_pipeline.stores import copy_limits, open_ledger, open_stores
 
 
 class Migration(dg.ConfigurableResource):  # type: ignore[type-arg] # the resource is its own value
@@ -25,15 +24,12 @@ class Migration(dg.ConfigurableResource):  # type: ignore[type-arg] # the resour
         with open_stores(settings) as stores:
             return migrate_range(range_key, stores, copy_limits(settings), say=say)
 
-    def plan(self) -> tuple[list[ProfileRange], list[ProfileRange]]:
-        """Plan ranges for profiles that have none; return all ranges, and the new ones among them."""
+    def plan(self) -> Planned:
+        """Plan ranges for profiles that have none, and keep them in the ledger."""
         settings = load()
-        with closing(open_profiles(settings)) as profiles, closing(open_ledger(settings)) as ledger:
-            planned = list(ledger.ranges())
-            size = profiles_a_range(range_size(settings), sample(profiles, url_rules(settings)))
-            new = list(plan_ranges(profiles, planned, size))
-            ledger.add_ranges(new)
-            return planned + new, new
+        planned = plan(settings)
+        keep(planned, settings)
+        return planned
 
     @contextmanager
     def ledger(self) -> Iterator[PostgresLedger]:

@@ -1,0 +1,39 @@
+# Everything runs in .venv, made from the lock file with nothing but Python, make and the package registries.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check install lock clean
+
+## demo: migrate a made-up app on real servers of this machine; KEEP=1 leaves the Dagster UI running
+demo: install
+	$(BIN)/migration-pipeline demo $(if $(KEEP),--keep) $(if $(PROFILES),--profiles $(PROFILES))
+
+## test: lint, types, import contracts, definitions, and all tests; starts every server it needs
+test: check
+	$(BIN)/pytest
+
+## check: everything that needs no server
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	DAGSTER_HOME=$$(mktemp -d) $(BIN)/dg check defs
+
+install: $(VENV)/installed
+
+# A file tells whether the environment is that of the lock file, so that a second call costs nothing.
+$(VENV)/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+## lock: resolve the dependencies anew, for every Python and platform, with hashes and without addresses
+lock: install
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-strip-extras --python-version 3.11 --all-extras \
+	  --no-annotate --no-header pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

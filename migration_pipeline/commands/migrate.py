@@ -1,0 +1,92 @@
+"""`migrate`: a backfill on the user's own Dagster instance, watched until it ends."""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import NamedTuple
+
+from migration_pipeline.commands.dagster_instance import (
+    BackfillState,
+    backfill_state,
+    daemon,
+    daemon_alive,
+    instance,
+    launch_backfill,
+)
+from migration_pipeline.commands.status import Status, is_done, status
+from migration_pipeline.core.errors import Fatal
+from migration_pipeline.settings import Settings
+from migration_pipeline.stores import open_ledger
+
+_POLL_SECONDS = 1.0
+
+
+class Progress(NamedTuple):
+    """How a migration under way stands."""
+
+    status: Status
+    runs: BackfillState
+    copied_now: int
+    bytes_now: int
+    seconds: float
+
+
+class Chosen(NamedTuple):
+    """The ranges that a migration is asked to go over, and how many are planned in all."""
+
+    keys: list[str]
+    planned: int
+
+
+def choose(settings: Settings, named: Sequence[str], *, also_done: bool) -> Chosen:
+    """The named ranges, or every one with something left.
+
+    Raises:
+        Fatal: nothing is planned, or a name is unknown.
+    """
+    with closing(open_ledger(settings)) as ledger:
+        states = ledger.states()
+    if not states:
+        raise Fatal("no range is planned.", setting="plan", remedy="Run `migration-pipeline plan --apply` first.")
+    unknown = sorted(set(named) - {state.key for state in states})
+    if unknown:
+        raise Fatal(
+            f"no such range: {', '.join(unknown)}.",
+            setting="RANGE",
+            remedy="`migration-pipeline status --json` lists what is left.",
+        )
+    keys = [s.key for s in states if (s.key in named if named else also_done or not is_done(s))]
+    return Chosen(keys, len(states))
+
+
+def migrate(settings: Settings, keys: Sequence[str], tell: Callable[[str], None]) -> Iterator[Progress]:
+    """Launch a backfill of the ranges and yield how it stands, about once a second, until it ended.
+
+    Args:
+        settings: the migration.
+        keys: partitions to run.
+        tell: told of what is done beside: the backfill's id, a daemon started for its time.
+
+    Raises:
+        Fatal: no Dagster instance, or it refuses the backfill.
+    """
+    with ExitStack() as stack:
+        opened = stack.enter_context(instance())
+        ledger = stack.enter_context(closing(open_ledger(settings)))
+        before, began = status(ledger, set(keys)), time.monotonic()
+        backfill_id = launch_backfill(keys)
+        tell(f"backfill {backfill_id}: {len(keys)} ranges")
+        if not daemon_alive(opened):
+            # Started after the backfill is asked for, its first tick takes it.
+            log = Path(tempfile.gettempdir(), f"migration-pipeline-daemon-{os.getpid()}.log")
+            tell(f"no Dagster daemon is running: starting one until the backfill ends (log: {log})")
+            stack.enter_context(daemon(log))
+        while True:
+            runs, now = backfill_state(opened, backfill_id), status(ledger, set(keys))
+            yield Progress(now, runs, now.copied - before.copied, now.bytes - before.bytes, time.monotonic() - began)
+            if runs.ended:
+                return
+            time.sleep(_POLL_SECONDS)
