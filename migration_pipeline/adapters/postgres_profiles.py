@@ -212,7 +212,7 @@ class PostgresProfiles:
             "SELECT id, n, at_end FROM (SELECT {id} AS id,"
             " row_number() OVER w AS n, lead({id}) OVER w IS NULL AS at_end"
             " FROM {t} WHERE {above} WINDOW w AS (ORDER BY {id})) AS numbered"
-            " WHERE n % %(size)s IN (0, 1 % %(size)s) OR at_end ORDER BY n"
+            " WHERE n %% %(size)s IN (0, 1 %% %(size)s) OR at_end ORDER BY n"
         ).format(id=self._profiles.id, t=self._profiles.name, above=self._above())
         with (
             translated("database.profiles"),
