@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any, ParamSpec
 
 import click
@@ -52,6 +53,31 @@ def main() -> None:
     Settings come from migration.toml (or MIGRATION_CONFIG) and the environment. `migration-pipeline doctor` says
     whether they are right.
     """
+
+
+@main.command()
+@click.option("--profiles", default=200, show_default=True, help="Profiles of the demo's app.")
+@click.option("--workers", default=2, show_default=True, help="Runs at the same time.")
+@click.option("--keep", is_flag=True, help="Leave servers and Dagster UI running until Ctrl-C.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Keep the sandbox's files here.")
+@_honest
+def demo(profiles: int, workers: int, keep: bool, folder: Path | None) -> None:  # noqa: FBT001 - click's form
+    """Migrate a made-up app on real servers of this machine, and prove the result."""
+    from migration_pipeline.commands.demo import run_demo  # noqa: PLC0415 - commands load what they need
+
+    if not run_demo(profiles=profiles, workers=workers, keep=keep, folder=folder, say=click.echo):
+        sys.exit(LEFT)
+
+
+@main.command()
+@click.option("--folder", type=click.Path(path_type=Path), help="Keep the sandbox's files here.")
+@click.option("--profiles", default=0, show_default=True, help="Fill it with an app of so many profiles.")
+@_honest
+def sandbox(folder: Path | None, profiles: int) -> None:
+    """Run Postgres, Azurite, SeaweedFS and Firebase on this machine until Ctrl-C, and print what to export."""
+    from migration_pipeline.commands.demo import run_sandbox  # noqa: PLC0415 - as above
+
+    run_sandbox(folder=folder, profiles=profiles, say=click.echo)
 
 
 @main.command()

@@ -1,0 +1,180 @@
+"""`demo` and `sandbox`: the whole migration, or its servers alone, on this machine."""
+
+import os
+import shlex
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from migration_pipeline import planning
+from migration_pipeline.commands.dagster_instance import daemon, instance, shipped, webserver
+from migration_pipeline.commands.doctor import Health, examine
+from migration_pipeline.commands.migrate import choose, migrate
+from migration_pipeline.commands.proof import prove
+from migration_pipeline.commands.status import Status
+from migration_pipeline.commands.watch import watch
+from migration_pipeline.core.errors import Fatal
+from migration_pipeline.core.model import REMEDIES
+from migration_pipeline.defs.ranges import register
+from migration_pipeline.sandbox import Sandbox
+from migration_pipeline.sandbox.app import App, AppSize, AppStores, create_app, settings_toml
+from migration_pipeline.sandbox.processes import SandboxUnavailable, free_ports
+from migration_pipeline.settings import CONFIG_VARIABLE, WORKERS_VARIABLE, Settings, load
+from migration_pipeline.stores import open_ledger
+
+Say = Callable[[str], None]
+
+
+def run_demo(*, profiles: int, workers: int, keep: bool, folder: Path | None, say: Say) -> bool:
+    """Make an app, migrate it through Dagster, prove the result; return whether everything is as it must be.
+
+    Raises:
+        Fatal: the sandbox cannot run here.
+    """
+    began = time.monotonic()
+    with ExitStack() as stack:
+        servers = _open(stack, folder, say)
+        app = _make_app(servers, profiles, say)
+        environment = prepare(servers, AppSize(profiles=profiles), workers)
+        os.environ.update(environment)
+        settings = load()
+        _plan(settings, say)
+        status = _migrate(settings, say)
+        good = _tell_result(settings, app, status, say)
+        say(
+            f"The demo took {time.monotonic() - began:.0f} s. "
+            + ("All as it must be." if good else "NOT as it must be.")
+        )
+        if keep:
+            _keep_running(servers, environment, say)
+        else:
+            say("To look around in the Dagster UI: make demo KEEP=1")
+    return good
+
+
+def run_sandbox(*, folder: Path | None, profiles: int, say: Say) -> None:
+    """Run the servers until Ctrl-C, and print what to export.
+
+    Raises:
+        Fatal: the sandbox cannot run here.
+    """
+    with ExitStack() as stack:
+        servers = _open(stack, folder, say)
+        size = AppSize(profiles=profiles or AppSize().profiles)
+        if profiles:
+            _make_app(servers, profiles, say)
+        for name, value in prepare(servers, size, workers=2).items():
+            say(f"export {name}={shlex.quote(value)}")
+        say("# Ctrl-C ends the servers.")
+        _wait()
+
+
+def prepare(servers: Sandbox, size: AppSize, workers: int) -> dict[str, str]:
+    """Write settings and a Dagster home into the sandbox's folder; return what to export."""
+    stores = AppStores.on(servers)
+    config, home = servers.folder / "migration.toml", servers.folder / "dagster"
+    config.write_text(settings_toml(stores, size), encoding="utf-8")
+    home.mkdir(exist_ok=True)
+    shutil.copyfile(shipped("dagster.yaml"), home / "dagster.yaml")
+    return {
+        **servers.environment,
+        CONFIG_VARIABLE: str(config),
+        WORKERS_VARIABLE: str(workers),
+        "DAGSTER_HOME": str(home),
+        "DAGSTER_COMPUTE_LOGS": str(home / "compute_logs"),
+    }
+
+
+def _open(stack: ExitStack, folder: Path | None, say: Say) -> Sandbox:
+    # A SIGTERM then leaves by the same door as Ctrl-C, and every server is ended.
+    signal.signal(signal.SIGTERM, _leave)
+    say("Starting Postgres, Azurite, SeaweedFS and Firestore on 127.0.0.1 …")
+    try:
+        servers = stack.enter_context(Sandbox(folder))
+    except SandboxUnavailable as error:
+        raise Fatal(str(error), setting="sandbox") from None
+    say(f"They run, with their files in {servers.folder} (Firestore: {servers.firestore_kind}).")
+    return servers
+
+
+def _make_app(servers: Sandbox, profiles: int, say: Say) -> App:
+    app = create_app(AppStores.on(servers), AppSize(profiles=profiles))
+    counts = app.counts
+    say(f"Made an app of {counts.profiles} profiles, {counts.files:,} files, {counts.bytes / 1e6:,.0f} MB.")
+    return app
+
+
+def _plan(settings: Settings, say: Say) -> None:
+    planned = planning.plan(settings)
+    with instance() as opened:
+        planning.keep(planned, settings)
+        register(opened, planned.keys)
+    say(f"Planned {len(planned.ranges)} ranges of about {planned.profiles_a_range} profiles.")
+    for finding in examine(settings):
+        if finding.health is Health.FAILURE:
+            raise Fatal(finding.said, setting=finding.what, remedy=finding.remedy)
+
+
+def _migrate(settings: Settings, say: Say) -> Status:
+    keys = choose(settings, (), also_done=False).keys
+    return watch(migrate(settings, keys, say), terminal=sys.stderr.isatty(), tell=say).status
+
+
+def _tell_result(settings: Settings, app: App, status: Status, say: Say) -> bool:
+    """Print what came of it, and compare with what was seeded."""
+    say("")
+    say(f"Migrated: {status.migrated} profiles, {status.copied:,} files, {status.bytes / 1e6:,.0f} MB.")
+    say(f"Nothing to move: {status.nothing_to_move} profiles (deleted, without files, or migrated before).")
+    say(f"Waiting: {status.waiting} profiles, because their files are dead letters:")
+    with closing(open_ledger(settings)) as ledger:
+        letters = ledger.dead_letters()
+    for item in letters:
+        say(f"  {item.outcome}: {_short(str(item.file))} of profile {item.profile_id}")
+        say(f"      {REMEDIES[item.outcome]}")
+    found = {(item.outcome.value, str(item.file)) for item in letters}
+    seeded = {(outcome, name) for outcome, bad in app.bad_files.items() for _, name in bad}
+    if found != seeded:
+        say(f"  These are not the {len(seeded)} bad files that were seeded.")
+    proof = prove(settings)
+    say(
+        f"Fetched every reference of all {proof.profiles} flagged profiles by HTTP GET: "
+        f"{proof.references:,} references to {proof.files:,} files, "
+        f"{len(proof.broken)} broken, {proof.unmoved} still at the source."
+    )
+    for url in proof.broken:
+        say(f"  broken: {url}")
+    expected = sum(end == "waiting" for end in app.expected.values())
+    return found == seeded and proof.holds and status.waiting == expected
+
+
+def _keep_running(servers: Sandbox, environment: dict[str, str], say: Say) -> None:
+    port = free_ports(1)[0]
+    with daemon(servers.folder / "daemon.log"), webserver(port, servers.folder / "webserver.log"):
+        say("")
+        say(f"Dagster UI: http://127.0.0.1:{port}/asset-groups/")
+        say("For commands in another terminal:")
+        for name, value in environment.items():
+            say(f"  export {name}={shlex.quote(value)}")
+        say("Ctrl-C ends everything.")
+        _wait()
+
+
+def _wait() -> None:
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        return
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the form of signal handlers
+    raise KeyboardInterrupt
+
+
+def _short(name: str, most: int = 60) -> str:
+    return name if len(name) <= most else f"{name[: most // 2]}…{name[-most // 2 :]}"

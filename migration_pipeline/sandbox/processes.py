@@ -1,0 +1,81 @@
+"""Server processes of the sandbox: free ports, start, readiness, stop."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+_READY_SECONDS = 60.0
+_STOP_SECONDS = 20.0
+_LOG_TAIL = 2000
+_GUARDIAN = Path(__file__).with_name("guardian.py")
+
+
+class SandboxUnavailable(Exception):  # noqa: N818 - says what is missing, and how to get it
+    """The sandbox cannot run here."""
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody listens on now."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+class ServerProcess:
+    """One server, ended with the process that started it, even when that is killed."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        user: int | None = None,
+        stop: str = "SIGTERM",
+    ) -> None:
+        self._name, self._log = name, log
+        task = {"command": list(command), "log": str(log), "user": user, "stop": stop}
+        self._guardian = subprocess.Popen(  # noqa: S603 - our own interpreter
+            [sys.executable, str(_GUARDIAN), json.dumps(task)],
+            stdin=subprocess.PIPE,
+            env={**os.environ, **(environment or {})},
+        )
+
+    def wait_ready(self, ready: Callable[[], bool]) -> None:
+        """Ask until `ready` says so.
+
+        Raises:
+            SandboxUnavailable: the server died, or took too long; with the end of its log.
+        """
+        deadline = time.monotonic() + _READY_SECONDS
+        while not ready():
+            if self._guardian.poll() is not None or time.monotonic() > deadline:
+                raise SandboxUnavailable(f"{self._name} did not start:\n{self._tail()}")
+            time.sleep(0.05)
+
+    def close(self) -> None:
+        """Stop the server, gracefully first."""
+        if self._guardian.stdin:
+            self._guardian.stdin.close()
+        self._guardian.wait(_STOP_SECONDS)
+
+    def _tail(self) -> str:
+        return self._log.read_text(errors="replace")[-_LOG_TAIL:] if self._log.exists() else ""
+
+
+def answers(port: int) -> bool:
+    """Whether somebody accepts connections there."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+    except OSError:
+        return False
