@@ -20,6 +20,8 @@ _BACKFILL_TAG = "dagster/backfill"
 _STOP_SECONDS = 30
 _PACKAGE = Path(__file__).parents[1]
 
+# The package cannot be run with -m, and its script may not be on PATH.
+_GRAPHQL = "from dagster_graphql.cli import main; main()"
 _LAUNCH = """
 mutation ($params: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $params) {
@@ -90,7 +92,7 @@ def launch_backfill(keys: Sequence[str]) -> str:
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder, "answer.json")
         # This command needs no webserver. Its answer goes to a file because it mixes standard output with logs.
-        command = [sys.executable, "-m", "dagster_graphql", "-w", str(shipped("workspace.yaml")), "-o", str(answer)]
+        command = [sys.executable, "-c", _GRAPHQL, "-w", str(shipped("workspace.yaml")), "-o", str(answer)]
         done = subprocess.run(  # noqa: S603 - our own interpreter
             [*command, "-t", _LAUNCH, "-v", json.dumps({"params": params})],
             capture_output=True,
