@@ -124,6 +124,5 @@ def _check(asset: str, name: str, offenders: int) -> dg.AssetCheckResult:
 migrate_job = dg.define_asset_job(
     "migrate",
     selection=dg.AssetSelection.assets(*(spec.key for spec in SPECS)),
-    partitions_def=profile_ranges_partitions,
     description="Migrates ranges. Launch a backfill over the partitions that are to move.",
 )
