@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ from migration_pipeline.defs.migrated import SPECS
 
 _BACKFILL_TAG = "dagster/backfill"
 _STOP_SECONDS = 30
+_DAEMONS = ("BACKFILL", "QUEUED_RUN_COORDINATOR")
+_SILENT_SECONDS = 75.0  # a daemon's heart beats every 30 s
 _PACKAGE = Path(__file__).parents[1]
 
 # The package cannot be run with -m, and its script may not be on PATH.
@@ -129,16 +132,23 @@ def backfill_state(opened: dg.DagsterInstance, backfill_id: str) -> BackfillStat
 
 
 def daemon_alive(opened: dg.DagsterInstance) -> bool:
-    """Whether a daemon has lately said that it launches queued runs and backfills."""
-    statuses = opened.get_daemon_statuses()
-    needed = ("BACKFILL", "QUEUED_RUN_COORDINATOR")
-    return all(name in statuses and statuses[name].healthy for name in needed)
+    """Whether a daemon has lately said that it launches queued runs and backfills.
+
+    Dagster itself calls a daemon healthy for minutes after it ended; a migration would wait in vain that long.
+    """
+    beats, now = opened.get_daemon_heartbeats(), time.time()
+    return all(name in beats and now - beats[name].timestamp < _SILENT_SECONDS for name in _DAEMONS)
 
 
 @contextmanager
 def daemon(log: Path) -> Iterator[None]:
     """A daemon of our own, for as long as the block runs; what it prints goes to `log`."""
     yield from _service(["dagster._daemon", "run"], log)
+
+
+def forget_daemon(opened: dg.DagsterInstance) -> None:
+    """Say that our daemon has ended, so that the next command does not rely on it."""
+    opened.wipe_daemon_heartbeats()
 
 
 @contextmanager

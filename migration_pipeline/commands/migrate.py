@@ -8,11 +8,14 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import NamedTuple
 
+import dagster as dg
+
 from migration_pipeline.commands.dagster_instance import (
     BackfillState,
     backfill_state,
     daemon,
     daemon_alive,
+    forget_daemon,
     instance,
     launch_backfill,
 )
@@ -79,14 +82,21 @@ def migrate(settings: Settings, keys: Sequence[str], tell: Callable[[str], None]
         before, began = status(ledger, set(keys)), time.monotonic()
         backfill_id = launch_backfill(keys)
         tell(f"backfill {backfill_id}: {len(keys)} ranges")
-        if not daemon_alive(opened):
-            # Started after the backfill is asked for, its first tick takes it.
-            log = Path(tempfile.gettempdir(), f"migration-pipeline-daemon-{os.getpid()}.log")
-            tell(f"no Dagster daemon is running: starting one until the backfill ends (log: {log})")
-            stack.enter_context(daemon(log))
+        own_daemon = False
         while True:
+            # Asked each time: the daemon that was alive a moment ago may have ended since.
+            if not own_daemon and not daemon_alive(opened):
+                own_daemon = True
+                _start_daemon(stack, opened, tell)
             runs, now = backfill_state(opened, backfill_id), status(ledger, set(keys))
             yield Progress(now, runs, now.copied - before.copied, now.bytes - before.bytes, time.monotonic() - began)
             if runs.ended:
                 return
             time.sleep(_POLL_SECONDS)
+
+
+def _start_daemon(stack: ExitStack, opened: dg.DagsterInstance, tell: Callable[[str], None]) -> None:
+    log = Path(tempfile.gettempdir(), f"migration-pipeline-daemon-{os.getpid()}.log")
+    tell(f"no Dagster daemon is running: starting one until the backfill ends (log: {log})")
+    stack.callback(forget_daemon, opened)
+    stack.enter_context(daemon(log))

@@ -1,0 +1,57 @@
+"""The documents say what the code does: every command, setting, secret and outcome, and no others."""
+
+import re
+from pathlib import Path
+
+import click
+
+from migration_pipeline import settings
+from migration_pipeline.cli import main
+from migration_pipeline.core.model import REMEDIES, Outcome
+
+ROOT = Path(__file__).parents[1]
+
+
+def first_cells(document: str, heading: str) -> set[str]:
+    """The code in the first column of the table under a heading."""
+    section = (ROOT / document).read_text(encoding="utf-8").split(f"# {heading}\n", 1)[1].split("\n#", 1)[0]
+    return {name for line in section.splitlines() for name in re.findall(r"^\| `([^`]+)`", line)}
+
+
+def test_every_command_is_described() -> None:
+    names = {
+        f"{name} {below}" if below else name
+        for name, command in main.commands.items()
+        for below in (command.commands if isinstance(command, click.Group) else [""])
+    }
+    assert first_cells("docs/running.md", "Commands") == names
+
+
+def test_every_outcome_has_a_remedy_and_a_row() -> None:
+    assert first_cells("docs/running.md", "What became of a file") == {outcome.value for outcome in Outcome}
+    assert set(REMEDIES) == set(Outcome)
+
+
+def test_every_setting_has_a_row() -> None:
+    names = {
+        f"{field.alias or section}.{inner.alias or name}"
+        for section, field in settings.Settings.model_fields.items()
+        if section != "secrets" and isinstance(field.annotation, type)
+        for name, inner in field.annotation.model_fields.items()  # type: ignore[attr-defined]
+    }
+    assert first_cells("docs/settings.md", "Settings") == names
+
+
+def test_the_example_is_accepted() -> None:
+    environment = {
+        "MIGRATION_CONFIG": str(ROOT / "migration.example.toml"),
+        "DATABASE_URL": "postgresql://app@127.0.0.1/app",
+        "AZURE_STORAGE_KEY": "c2VjcmV0",
+    }
+    assert settings.load(environment).target.bucket == "user-files"
+
+
+def test_variables_of_dagster_yaml_are_described() -> None:
+    variables = set(re.findall(r"env: (\w+)", (ROOT / "dagster.yaml").read_text(encoding="utf-8")))
+    assert variables
+    assert variables <= set(re.findall(r"`(\w+)`", (ROOT / "docs/running.md").read_text(encoding="utf-8")))
