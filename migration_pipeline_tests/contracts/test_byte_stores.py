@@ -1,0 +1,195 @@
+"""What every source and every target has to keep: Azurite and SeaweedFS, and the stores in memory."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from uuid import uuid4
+
+import pytest
+from azure.storage.blob import BlobServiceClient, ContentSettings
+
+from migration_pipeline.adapters.azure_blob import AzureBlobSource, AzureCredentials
+from migration_pipeline.adapters.s3 import Bucket, S3Target, carried_unchanged
+from migration_pipeline.core.errors import Fatal, Permanent, Transient
+from migration_pipeline.core.model import FileHeaders, Outcome, SourceFile
+from migration_pipeline.core.ports import KeyTaken, SourceStore, TargetStore
+from migration_pipeline.sandbox import Sandbox
+from migration_pipeline_tests.memory_stores import MemorySource, MemoryTarget, md5
+
+HEADERS = FileHeaders("image/jpeg", "max-age=60", metadata={"owner": "1"})
+WithTarget = Callable[[Callable[[TargetStore], Awaitable[None]]], None]
+
+
+@pytest.fixture(params=["seaweedfs", "memory"])
+def on_target(request: pytest.FixtureRequest) -> WithTarget:
+    sandbox: Sandbox | None = request.getfixturevalue("sandbox") if request.param == "seaweedfs" else None
+
+    def run(story: Callable[[TargetStore], Awaitable[None]]) -> None:
+        async def in_loop() -> None:
+            async with AsyncExitStack() as stack:
+                target: TargetStore = MemoryTarget()
+                if sandbox is not None:
+                    bucket = Bucket(sandbox.bucket, "us-east-1", sandbox.s3_endpoint_url)
+                    target = await stack.enter_async_context(S3Target(bucket))
+                await target.check()
+                await story(target)
+
+        asyncio.run(in_loop())
+
+    return run
+
+
+async def in_parts(*parts: bytes) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+
+
+def key() -> str:
+    return f"contract/{uuid4().hex}.jpg"
+
+
+def test_an_object_is_created_once_and_never_replaced(on_target: WithTarget) -> None:
+    async def story(target: TargetStore) -> None:
+        name = key()
+        receipt = await target.create(name, b"first", HEADERS)
+        assert receipt.md5 in (None, md5(b"first"))
+        with pytest.raises(KeyTaken):
+            await target.create(name, b"second", HEADERS)
+        with pytest.raises(KeyTaken):
+            await target.create_from_parts(name, in_parts(b"third"), HEADERS)
+        there = await target.describe(name)
+        assert there is not None
+        assert (there.size, there.md5, there.etag) == (5, md5(b"first"), receipt.etag)
+
+    on_target(story)
+
+
+def test_an_upload_whose_parts_fail_leaves_nothing(on_target: WithTarget) -> None:
+    async def story(target: TargetStore) -> None:
+        async def broken() -> AsyncIterator[bytes]:
+            yield bytes(5 * 1024 * 1024)
+            raise Transient("cut")
+
+        name = key()
+        with pytest.raises(Transient, match="cut"):
+            await target.create_from_parts(name, broken(), HEADERS)
+        assert await target.describe(name) is None
+
+    on_target(story)
+
+
+def test_parts_become_one_object(on_target: WithTarget) -> None:
+    async def story(target: TargetStore) -> None:
+        name, first, last = key(), bytes(5 * 1024 * 1024), b"end"
+        await target.create_from_parts(name, in_parts(first, last), HEADERS)
+        there = await target.describe(name)
+        assert there is not None
+        assert (there.size, there.md5) == (len(first) + 3, md5(first + last))
+
+    on_target(story)
+
+
+def test_only_the_object_of_the_receipt_is_removed(on_target: WithTarget) -> None:
+    async def story(target: TargetStore) -> None:
+        ours, theirs = key(), key()
+        receipt = await target.create(ours, b"ours", HEADERS)
+        await target.create(theirs, b"theirs", HEADERS)
+        await target.remove(theirs, receipt)
+        assert await target.describe(theirs) is not None
+        await target.remove(ours, receipt)
+        assert await target.describe(ours) is None
+        await target.remove(ours, receipt)
+
+    on_target(story)
+
+
+@pytest.mark.parametrize(
+    "name", ["plain.jpg", "a b+c%2Fd&e=ü.jpg", "e\u0301.jpg", "100%zz?x#y.jpg", "dots...", " space "]
+)
+def test_keys_are_written_as_they_are(sandbox: Sandbox, name: str) -> None:
+    written = f"contract/{uuid4().hex}/{name}"
+    assert carried_unchanged(written)
+
+    async def story() -> None:
+        async with S3Target(Bucket(sandbox.bucket, "us-east-1", sandbox.s3_endpoint_url)) as target:
+            await target.create(written, b"x", HEADERS)
+            # HEAD goes through boto3, the PUT through obstore: both must mean the same key.
+            assert await target.describe(written) is not None
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("name", ["/a", "a/", "a//b", "a/./b", "../a", "a\nb", "a\x7fb"])
+def test_keys_that_obstore_alters_are_known(name: str) -> None:
+    assert not carried_unchanged(name)
+
+
+WithSource = Callable[[dict[str, bytes], Callable[[SourceStore, str], Awaitable[None]]], None]
+
+
+@pytest.fixture(params=["azurite", "memory"])
+def on_source(request: pytest.FixtureRequest) -> WithSource:
+    sandbox: Sandbox | None = request.getfixturevalue("sandbox") if request.param == "azurite" else None
+
+    def run(blobs: dict[str, bytes], story: Callable[[SourceStore, str], Awaitable[None]]) -> None:
+        container = f"c{uuid4().hex}"
+
+        async def in_loop() -> None:
+            if sandbox is None:
+                files = {SourceFile(container, name): body for name, body in blobs.items()}
+                await story(MemorySource(files), container)
+                return
+            key = sandbox.environment["AZURE_STORAGE_KEY"]
+            with BlobServiceClient(sandbox.azure_account_url, credential=key) as azure:
+                azure.create_container(container)
+                for name, body in blobs.items():
+                    settings = ContentSettings(content_type="image/jpeg", content_md5=bytearray(md5(body)))
+                    azure.get_blob_client(container, name).upload_blob(body, content_settings=settings)
+            async with AzureBlobSource(sandbox.azure_account_url, [container], AzureCredentials(key)) as source:
+                await source.check()
+                await story(source, container)
+
+        asyncio.run(in_loop())
+
+    return run
+
+
+def test_a_blob_is_read_whole_with_its_digest(on_source: WithSource) -> None:
+    async def story(source: SourceStore, container: str) -> None:
+        blob = await source.read(SourceFile(container, "a b.jpg"), whole_up_to=100)
+        assert (blob.body, blob.size, blob.md5) == (b"bytes", 5, md5(b"bytes"))
+
+    on_source({"a b.jpg": b"bytes"}, story)
+
+
+def test_a_large_blob_is_read_in_parts_of_one_version(on_source: WithSource) -> None:
+    async def story(source: SourceStore, container: str) -> None:
+        file = SourceFile(container, "large")
+        blob = await source.read(file, whole_up_to=4)
+        assert (blob.body, blob.size) == (None, 10)
+        assert await source.read_part(file, etag=blob.etag, start=7, length=3) == b"789"
+        with pytest.raises(Permanent) as caught:
+            await source.read_part(file, etag='"0x0"', start=0, length=3)
+        assert caught.value.outcome is Outcome.SOURCE_CHANGED
+
+    on_source({"large": b"0123456789"}, story)
+
+
+def test_a_missing_blob_is_missing(on_source: WithSource) -> None:
+    async def story(source: SourceStore, container: str) -> None:
+        with pytest.raises(Permanent) as caught:
+            await source.read(SourceFile(container, "none"), whole_up_to=4)
+        assert caught.value.outcome is Outcome.SOURCE_MISSING
+
+    on_source({}, story)
+
+
+def test_a_wrong_key_and_a_missing_container_are_fatal_and_named(sandbox: Sandbox) -> None:
+    async def check(containers: list[str], key: str) -> None:
+        async with AzureBlobSource(sandbox.azure_account_url, containers, AzureCredentials(key)) as source:
+            await source.check()
+
+    with pytest.raises(Fatal, match="AZURE_STORAGE_KEY"):
+        asyncio.run(check(["any"], "bm90IHRoZSBrZXk="))
+    with pytest.raises(Fatal, match=r"source\.containers"):
+        asyncio.run(check(["no-such-container"], sandbox.environment["AZURE_STORAGE_KEY"]))
