@@ -1,0 +1,48 @@
+"""Strings are found and replaced in place; everything else of a value stays as it is, to the byte."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from migration_pipeline.core.values import replace_in, replace_in_json, strings_in, strings_in_json
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text() | st.just("https://old/a"),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+def moved(text: str) -> str | None:
+    return text.replace("https://old/", "https://new/") if text.startswith("https://old/") else None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"n": 1.2345678901234567890123456789012345678901, "a": "keep", "a": "twice"}',
+        '  [ "http://foreign/x" ,\t1e400, null ]\n',
+        '{"https://old/key": 1}',
+        '"a \\"https://old/\\" in a sentence"',
+    ],
+)
+def test_what_is_not_ours_stays_to_the_byte(text: str) -> None:
+    assert replace_in_json(text, moved) == (text, 0)
+
+
+def test_only_the_string_changes() -> None:
+    text = '{ "a":"https:\\/\\/old/x" , "n":1.10,"b" : ["https://old/y", "https://old/y"]}'
+    assert replace_in_json(text, moved) == (
+        '{ "a":"https://new/x" , "n":1.10,"b" : ["https://new/y", "https://new/y"]}',
+        3,
+    )
+
+
+@given(JSON)
+def test_text_and_values_are_treated_alike(value: object) -> None:
+    text, count = replace_in_json(json.dumps(value), moved)
+    assert (json.loads(text), count) == replace_in(value, moved)
+    urls = [found for found in strings_in(value) if "://" in found]
+    assert urls == [found for found in strings_in_json(json.dumps(value)) if "://" in found]
