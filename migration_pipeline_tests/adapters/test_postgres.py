@@ -1,0 +1,141 @@
+"""The app's database and the ledger, on a real Postgres."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from migration_pipeline.adapters.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.postgres_profiles import PostgresProfiles, ProfileTable, RelatedTable
+from migration_pipeline.core.errors import Fatal, RangeBusy
+from migration_pipeline.core.model import CopyResult, Outcome, ProfileRange, SourceFile
+from migration_pipeline.sandbox import Sandbox
+
+RANGE = ProfileRange("0000000001-0000000009", 1, None, 9, 3)
+FILE = SourceFile("photos", "a.jpg")
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
+
+@pytest.fixture
+def url(sandbox: Sandbox) -> str:
+    return sandbox.create_database(f"d{uuid4().hex[:12]}")
+
+
+@pytest.fixture
+def app(url: str) -> Iterator["psycopg.Connection[tuple[object, ...]]"]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "CREATE TABLE profiles (id bigint PRIMARY KEY, photos json, deleted_at timestamptz, moved timestamptz);"
+            "CREATE TABLE extra (id serial PRIMARY KEY, profile_id bigint REFERENCES profiles, urls text[]);"
+            """INSERT INTO profiles VALUES (1, '["old://1",  "keep"]', NULL), (2, '["old://2"]', now()), (3, NULL, NULL);"""
+            "INSERT INTO extra (profile_id, urls) VALUES (1, ARRAY['old://x', NULL, 'y'])"
+        )
+        yield connection
+
+
+@pytest.fixture
+def profiles(url: str, app: object) -> Iterator[PostgresProfiles]:
+    assert app
+    table, related = ProfileTable("profiles", "id", ["photos"], "moved", "deleted_at"), ["urls"]
+    opened = PostgresProfiles(url, profiles=table, related=[RelatedTable("extra", "id", "profile_id", related)])
+    with closing(opened):
+        yield opened
+
+
+def new(text: str) -> str | None:
+    return text.replace("old://", "new://") if text.startswith("old://") else None
+
+
+def photos(app: "psycopg.Connection[tuple[object, ...]]") -> list[object]:
+    return [row[0] for row in app.execute("SELECT photos::text FROM profiles ORDER BY id")]
+
+
+def test_single_strings_are_replaced_and_deleted_profiles_left(
+    app: "psycopg.Connection[tuple[object, ...]]", profiles: PostgresProfiles
+) -> None:
+    done = profiles.rewrite([1, 2, 3, 4], new)
+    assert (done.profiles, done.urls) == (1, 2)
+    assert photos(app) == ['["new://1",  "keep"]', '["old://2"]', None]
+    assert app.execute("SELECT urls FROM extra").fetchone() == (["new://x", None, "y"],)
+    assert profiles.rewrite([1, 2, 3], new).profiles == 0
+
+
+def test_an_edit_under_way_is_waited_for_and_kept(
+    url: str, app: "psycopg.Connection[tuple[object, ...]]", profiles: PostgresProfiles
+) -> None:
+    with psycopg.connect(url) as user:
+        user.execute("""UPDATE profiles SET photos = '["mine", "old://1"]' WHERE id = 1""")
+        rewriting = threading.Thread(target=profiles.rewrite, args=([1], new))
+        rewriting.start()
+        while app.execute(WAITING).fetchone() == (0,):
+            assert rewriting.is_alive()
+        user.commit()
+    rewriting.join()
+    assert photos(app)[0] == '["mine", "new://1"]'
+
+
+def test_the_flag_is_set_only_where_the_row_is_clean_at_that_moment(
+    app: "psycopg.Connection[tuple[object, ...]]", profiles: PostgresProfiles
+) -> None:
+    assert profiles.set_flags([1, 2, 3], lambda text: text.startswith("old://")) == [3]
+    assert app.execute("SELECT id FROM profiles WHERE moved IS NOT NULL").fetchall() == [(3,)]
+    assert profiles.clear_flags([1, 3]) == 1
+
+
+def test_a_missing_column_is_named(url: str, app: object) -> None:
+    assert app
+    with pytest.raises(Fatal, match=r"database\.profiles.*'pictures'"):
+        PostgresProfiles(url, profiles=ProfileTable("profiles", "id", ["pictures"], "moved"))
+
+
+@pytest.fixture
+def ledger(url: str) -> Iterator[PostgresLedger]:
+    with closing(PostgresLedger(url, "migration")) as opened:
+        opened.add_ranges([RANGE])
+        yield opened
+
+
+def test_two_runs_of_one_range_exclude_each_other(url: str, ledger: PostgresLedger) -> None:
+    other = PostgresLedger(url, "migration")
+    with closing(other), ledger.hold(RANGE.key), pytest.raises(RangeBusy), other.hold(RANGE.key):
+        pass
+    with ledger.hold(RANGE.key) as (bounds, _):
+        assert bounds == RANGE
+
+
+def test_an_unknown_range_and_a_second_planner_are_refused(ledger: PostgresLedger) -> None:
+    with pytest.raises(Fatal, match="no range"), ledger.hold("nope"):
+        pass
+    with pytest.raises(Fatal, match="another planner"):
+        ledger.add_ranges([RANGE])
+
+
+def test_a_verified_file_stays_verified(ledger: PostgresLedger) -> None:
+    with ledger.hold(RANGE.key) as (_, held):
+        assert held.want([(1, FILE), (3, FILE)]) == 1
+        held.record([CopyResult(FILE, Outcome.COPIED, 5, b"m" * 16, "etag")])
+        held.record([CopyResult(FILE, Outcome.SOURCE_MISSING, message="later")])
+        assert held.known()[FILE].outcome is Outcome.COPIED
+        assert held.unfinished() == []
+        assert held.profiles_with_files() == [1, 3]
+
+
+def test_unfinished_files_that_nobody_needs_any_more_are_forgotten(ledger: PostgresLedger) -> None:
+    with ledger.hold(RANGE.key) as (_, held):
+        held.want([(1, FILE)])
+        held.record([CopyResult(FILE, Outcome.SOURCE_MISSING, message="gone")])
+        assert [letter.file for letter in ledger.dead_letters()] == [FILE]
+        held.want([])
+        assert held.known() == {}
+        assert ledger.dead_letters() == []
+
+
+def test_a_ledger_of_a_newer_release_is_refused(url: str, ledger: PostgresLedger) -> None:
+    assert ledger.ranges() == [RANGE]
+    with psycopg.connect(url) as connection:
+        connection.execute("INSERT INTO migration.schema_versions VALUES (99)")
+    with pytest.raises(Fatal, match="newer"):
+        PostgresLedger(url, "migration")
