@@ -31,12 +31,14 @@ class Transferred:
         bytes: of the files copied now.
         retries: tries beyond each file's first.
         seconds: wall time of the stage.
+        cpu_seconds: of this process meanwhile, all threads.
     """
 
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     bytes: int = 0
     retries: int = 0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
 
     @property
     def copied(self) -> int:
@@ -55,6 +57,7 @@ class Transferred:
             self.bytes + other.bytes,
             self.retries + other.retries,
             self.seconds + other.seconds,
+            self.cpu_seconds + other.cpu_seconds,
         )
 
 
@@ -168,7 +171,7 @@ async def transfer(wanted: Sequence[WantedFile], copier: Copier, *, in_flight: i
     Raises:
         Fatal: a whole store refuses us; files that ended before are recorded.
     """
-    done, began = Transferred(), time.monotonic()
+    done, began, cpu_began = Transferred(), time.monotonic(), time.process_time()
     todo, ended, over = iter(wanted), list[CopyResult](), asyncio.Event()
     refused: BaseExceptionGroup[Fatal] | None = None
 
@@ -188,7 +191,7 @@ async def transfer(wanted: Sequence[WantedFile], copier: Copier, *, in_flight: i
         over.set()
     if refused is not None:
         raise refused.exceptions[0]
-    done.seconds = time.monotonic() - began
+    done.seconds, done.cpu_seconds = time.monotonic() - began, time.process_time() - cpu_began
     return done
 
 

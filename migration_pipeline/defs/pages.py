@@ -51,6 +51,7 @@ def file_copies(report: RangeReport) -> Metadata:
         "failed": done.failed,
         "megabytes": round(done.bytes / 1e6, 3),
         "files_per_second": round(done.copied / seconds, 1) if seconds else 0.0,
+        "cpu_milliseconds_per_file": round(1000 * done.cpu_seconds / done.copied, 2) if done.copied else 0.0,
         "retries": done.retries,
         "peak_memory_megabytes": round(peak_memory() / 1e6, 1),
         **{f"failed_{outcome}": n for outcome, n in sorted(done.outcomes.items()) if not outcome.verified},

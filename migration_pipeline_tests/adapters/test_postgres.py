@@ -30,7 +30,8 @@ def app(url: str) -> Iterator["psycopg.Connection[tuple[object, ...]]"]:
         connection.execute(
             "CREATE TABLE profiles (id bigint PRIMARY KEY, photos json, deleted_at timestamptz, moved timestamptz);"
             "CREATE TABLE extra (id serial PRIMARY KEY, profile_id bigint REFERENCES profiles, urls text[]);"
-            """INSERT INTO profiles VALUES (1, '["old://1",  "keep"]', NULL), (2, '["old://2"]', now()), (3, NULL, NULL);"""
+            """INSERT INTO profiles VALUES (1, '["old://1",  "keep"]'), (3, NULL);"""
+            """INSERT INTO profiles VALUES (2, '["old://2"]', now());"""
             "INSERT INTO extra (profile_id, urls) VALUES (1, ARRAY['old://x', NULL, 'y'])"
         )
         yield connection
