@@ -13,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 import boto3
+import psycopg
 import pytest
 
 from migration_pipeline.commands.dagster_instance import shipped
@@ -101,8 +102,6 @@ def flagged(world: World) -> set[str]:
 
 def ledger_text(world: World) -> str:
     """Everything the ledger holds, as text."""
-    import psycopg  # noqa: PLC0415 - here alone
-
     with closing(psycopg.connect(world.places.database_url)) as connection:
         rows: list[Any] = []
         for table in ("ranges", "files", "wanted"):
