@@ -134,7 +134,7 @@ def backfill_state(opened: dg.DagsterInstance, backfill_id: str) -> BackfillStat
 def daemon_alive(opened: dg.DagsterInstance) -> bool:
     """Whether a daemon has lately said that it launches queued runs and backfills.
 
-    Dagster itself calls a daemon healthy for minutes after it ended; a migration would wait in vain that long.
+    Dagster itself calls a daemon healthy for half an hour after it ended; a migration would wait in vain that long.
     """
     beats, now = opened.get_daemon_heartbeats(), time.time()
     return all(name in beats and now - beats[name].timestamp < _SILENT_SECONDS for name in _DAEMONS)
