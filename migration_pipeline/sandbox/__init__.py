@@ -13,13 +13,14 @@ from migration_pipeline.sandbox import azurite, seaweedfs
 from migration_pipeline.sandbox.azurite import AzuriteServer
 from migration_pipeline.sandbox.firestore import FirestoreServer
 from migration_pipeline.sandbox.postgres import PostgresServer
+from migration_pipeline.sandbox.realtime_database import RealtimeDatabaseServer
 from migration_pipeline.sandbox.seaweedfs import SeaweedServer
 
-_Server = TypeVar("_Server", PostgresServer, AzuriteServer, SeaweedServer, FirestoreServer)
+_Server = TypeVar("_Server", PostgresServer, AzuriteServer, SeaweedServer, FirestoreServer, RealtimeDatabaseServer)
 
 
 class Sandbox:
-    """Postgres, Azurite, SeaweedFS and Firestore, for as long as the `with` block runs.
+    """Postgres, Azurite, SeaweedFS, Firestore and a Realtime Database, for as long as the `with` block runs.
 
     Attributes:
         folder: data and logs; a temporary one is removed at the end, a given one is kept.
@@ -42,8 +43,12 @@ class Sandbox:
                 documents = pool.submit(
                     self._opened, stack, lambda: FirestoreServer(self.folder / "firestore", self._firestore_kind)
                 )
+                realtime = pool.submit(
+                    self._opened, stack, lambda: RealtimeDatabaseServer(self.folder / "realtime_database")
+                )
             self._postgres, self._azurite = postgres.result(), azure.result()
             self._seaweed, self._firestore = seaweed.result(), documents.result()
+            self._realtime = realtime.result()
             self._stack = stack.pop_all()
         return self
 
@@ -66,6 +71,8 @@ class Sandbox:
             "AWS_SECRET_ACCESS_KEY": seaweedfs.SECRET_KEY,
             "AWS_REGION": seaweedfs.REGION,
             "FIRESTORE_EMULATOR_HOST": self._firestore.host,
+            # The name that Firebase's own emulator uses, so that firebase-admin finds it.
+            "FIREBASE_DATABASE_EMULATOR_HOST": self._realtime.host,
             "GOOGLE_CLOUD_PROJECT": "demo",
         }
 
