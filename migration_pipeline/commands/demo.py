@@ -94,7 +94,7 @@ def prepare(servers: Sandbox, size: AppSize, workers: int) -> dict[str, str]:
 def _open(stack: ExitStack, folder: Path | None, say: Say) -> Sandbox:
     # A SIGTERM then leaves by the same door as Ctrl-C, and every server is ended.
     signal.signal(signal.SIGTERM, _leave)
-    say("Starting Postgres, Azurite, SeaweedFS and Firestore on 127.0.0.1 …")
+    say("Starting Postgres, Azurite, SeaweedFS and Firebase on 127.0.0.1 …")
     try:
         servers = stack.enter_context(Sandbox(folder))
     except SandboxUnavailable as error:

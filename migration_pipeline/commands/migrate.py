@@ -1,7 +1,5 @@
 """`migrate`: a backfill on the user's own Dagster instance, watched until it ends."""
 
-import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -96,7 +94,10 @@ def migrate(settings: Settings, keys: Sequence[str], tell: Callable[[str], None]
 
 
 def _start_daemon(stack: ExitStack, opened: dg.DagsterInstance, tell: Callable[[str], None]) -> None:
-    log = Path(tempfile.gettempdir(), f"migration-pipeline-daemon-{os.getpid()}.log")
+    # One file, begun anew each time: it tells of the last migration, and never fills the disk.
+    log = Path(opened.root_directory, "logs", "daemon-of-migrate.log")
+    log.parent.mkdir(exist_ok=True)
+    log.write_bytes(b"")
     tell(f"no Dagster daemon is running: starting one until the backfill ends (log: {log})")
     stack.callback(forget_daemon, opened)
     stack.enter_context(daemon(log))
