@@ -98,12 +98,15 @@ def open_source(settings: Settings) -> AzureBlobSource:
         account_key=secrets.azure_key.get_secret_value() if secrets.azure_key else None,
         sas_token=secrets.azure_sas.get_secret_value() if secrets.azure_sas else None,
     )
-    return AzureBlobSource(settings.source.account_url, settings.source.containers, credentials)
+    return AzureBlobSource(
+        settings.source.account_url, settings.source.containers, credentials, timeout=settings.copy_.timeout_seconds
+    )
 
 
 def open_target(settings: Settings) -> S3Target:
     """The target, to be entered in an event loop."""
-    return S3Target(Bucket(settings.target.bucket, settings.target.region, settings.target.endpoint_url))
+    bucket = Bucket(settings.target.bucket, settings.target.region, settings.target.endpoint_url)
+    return S3Target(bucket, timeout=settings.copy_.timeout_seconds)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from migration_pipeline.core.ports import SourceBlob
 
 KEY_SETTING = "AZURE_STORAGE_KEY"
 SAS_SETTING = "AZURE_STORAGE_SAS_TOKEN"
-_CONNECT_SECONDS, _SILENCE_SECONDS = 10, 30
+_CONNECT_SECONDS = 10
 _SAS_LIFE, _SAS_RENEWED_BEFORE_END = timedelta(hours=6), timedelta(hours=1)
 
 _FATAL = {
@@ -75,7 +75,18 @@ class AzureCredentials:
 class AzureBlobSource:
     """Fulfils `SourceStore`. Open it, with `async with`, in the event loop that uses it."""
 
-    def __init__(self, account_url: str, containers: Sequence[str], credentials: AzureCredentials) -> None:
+    def __init__(
+        self, account_url: str, containers: Sequence[str], credentials: AzureCredentials, *, timeout: float = 60
+    ) -> None:
+        """Set up.
+
+        Args:
+            account_url: the account's blob endpoint.
+            containers: those that may be read.
+            credentials: of the account.
+            timeout: seconds that the store may stay silent within a request.
+        """
+        self._timeout = timeout
         self._account_url = account_url.rstrip("/")
         self._containers = containers
         self._sas = _SasTokens(self._account_url, credentials)
@@ -84,7 +95,7 @@ class AzureBlobSource:
         self._session = aiohttp.ClientSession(
             # The engine bounds what is in flight; a second bound here would only hide it.
             connector=aiohttp.TCPConnector(limit=0),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_SILENCE_SECONDS),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=self._timeout),
             # A gzip-encoded body is stored and sent on as it is.
             auto_decompress=False,
             skip_auto_headers=("Accept-Encoding",),

@@ -22,7 +22,6 @@ from migration_pipeline.core.ports import KeyTaken, ObjectFacts, Receipt
 T = TypeVar("T")
 
 CREDENTIALS = "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"
-_TIMEOUT = timedelta(seconds=60)
 _THREADS = 8  # for what boto3 does; large files and odd keys are few
 _READ_BYTES = 1024 * 1024
 
@@ -86,15 +85,23 @@ def carried_unchanged(key: str) -> bool:
 class S3Target:
     """Fulfils `TargetStore`. Open it, with `async with`, in the event loop that uses it."""
 
-    def __init__(self, bucket: Bucket) -> None:
-        self._bucket = bucket
+    def __init__(self, bucket: Bucket, *, timeout: float = 60) -> None:
+        """Set up.
+
+        Args:
+            bucket: where objects go.
+            timeout: seconds that one request may take.
+        """
+        self._bucket, self._timeout = bucket, timeout
         # An ETag is the object's MD5 unless the bucket encrypts with KMS keys, which only an answer tells.
         self._etag_is_md5 = True
 
     async def __aenter__(self) -> Self:
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="s3")
-        self._client = await asyncio.get_running_loop().run_in_executor(self._pool, open_client, self._bucket)
-        self._store = _open_store(self._bucket)
+        self._client = await asyncio.get_running_loop().run_in_executor(
+            self._pool, open_client, self._bucket, self._timeout
+        )
+        self._store = _open_store(self._bucket, timedelta(seconds=self._timeout))
         return self
 
     async def __aexit__(
@@ -235,7 +242,7 @@ class S3Target:
         return translated
 
 
-def open_client(bucket: Bucket) -> Any:  # noqa: ANN401 - boto3 makes its clients at run time
+def open_client(bucket: Bucket, timeout: float = 60) -> Any:  # noqa: ANN401 - boto3 makes its clients at run time
     """A boto3 client for the bucket; retries are the engine's business, not the client's."""
     import boto3  # noqa: PLC0415 - 0.15 s that a run without files to copy need not spend
     from botocore.config import Config  # noqa: PLC0415 - as above
@@ -247,14 +254,14 @@ def open_client(bucket: Bucket) -> Any:  # noqa: ANN401 - boto3 makes its client
         config=Config(
             retries={"total_max_attempts": 1},
             connect_timeout=10,
-            read_timeout=60,
+            read_timeout=timeout,
             max_pool_connections=_THREADS,
             s3={"addressing_style": "path" if bucket.endpoint_url else "auto"},
         ),
     )
 
 
-def _open_store(bucket: Bucket) -> Any:  # noqa: ANN401 - obstore is imported late
+def _open_store(bucket: Bucket, timeout: timedelta) -> Any:  # noqa: ANN401 - obstore is imported late
     from obstore.auth.boto3 import Boto3CredentialProvider  # noqa: PLC0415 - as for boto3
     from obstore.store import S3Store  # noqa: PLC0415 - as for boto3
 
@@ -270,12 +277,12 @@ def _open_store(bucket: Bucket) -> Any:  # noqa: ANN401 - obstore is imported la
         credential_provider=Boto3CredentialProvider(),
         client_options={
             "allow_http": bool(bucket.endpoint_url and bucket.endpoint_url.startswith("http:")),
-            "timeout": _TIMEOUT,
+            "timeout": timeout,
         },
         # One policy for tries, and it is the engine's.
         retry_config={
             "max_retries": 0,
-            "retry_timeout": _TIMEOUT,
+            "retry_timeout": timeout,
             "backoff": {"init_backoff": timedelta(0), "max_backoff": timedelta(0), "base": 2},
         },
     )

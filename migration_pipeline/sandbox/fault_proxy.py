@@ -1,0 +1,201 @@
+"""A proxy that misbehaves on purpose: in front of a store, for tests of what happens then.
+
+Bytes pass unchanged, so that signatures stay valid; HTTP/1.1 is read only as far as is needed to tell requests
+apart. It runs in a thread of its own and listens on 127.0.0.1.
+"""
+
+import asyncio
+import contextlib
+import random
+import re
+import socket
+import struct
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, Self
+
+Kind = Literal["status", "reset", "hang", "cut_upload", "cut_body", "lost_reply", "delay"]
+_CHUNK = 64 * 1024
+_READ_LIMIT = 256 * 1024
+_LENGTH = re.compile(rb"\r\ncontent-length:\s*(\d+)")
+_BODILESS = (204, 304)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What goes wrong with some requests.
+
+    Attributes:
+        kind: `status` answers in the store's place; `reset` drops the request unseen; `hang` never answers;
+            `cut_upload` drops the connection within the request's body, `cut_body` within the answer's;
+            `lost_reply` lets the store carry the request out and drops its answer; `delay` waits `seconds` first.
+        rate: share of the requests concerned.
+        match: of the request line (`PUT /bucket/key HTTP/1.1`), a regular expression.
+        answer: status line's rest, further headers and body, for `status`.
+        seconds: for `delay`.
+        after_bytes: how much of a body passes before it is cut.
+    """
+
+    kind: Kind
+    rate: float = 1.0
+    match: str = ""
+    answer: str = "503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
+    seconds: float = 0.0
+    after_bytes: int = 1000
+
+
+class FaultProxy:
+    """The proxy in front of one port, for as long as the `with` block runs.
+
+    Attributes:
+        faults: in force now; may be set at any time. The first that hits a request is the one that happens.
+        happened: how often, by kind.
+        requests: seen so far.
+    """
+
+    def __init__(self, upstream_port: int, faults: Sequence[Fault] = (), *, seed: int = 0) -> None:
+        self.faults = faults
+        self.happened: Counter[str] = Counter()
+        self.requests = 0
+        self._upstream = upstream_port
+        self._random = random.Random(seed)  # noqa: S311 - repeatable faults, not cryptography
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="fault-proxy")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        starting = asyncio.run_coroutine_threadsafe(
+            asyncio.start_server(self._serve, "127.0.0.1", 0, limit=_READ_LIMIT), self._loop
+        )
+        self._server = starting.result()
+        self.port: int = self._server.sockets[0].getsockname()[1]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _close(self) -> None:
+        self._server.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection of a client."""
+        store: asyncio.StreamWriter | None = None
+        try:
+            answers, store = await asyncio.open_connection("127.0.0.1", self._upstream, limit=_READ_LIMIT)
+            while await self._exchange(reader, writer, answers, store):
+                pass
+        except (OSError, EOFError, asyncio.CancelledError):
+            pass  # either side hung up, as both may
+        finally:
+            for one in (writer, store):
+                if one is not None:
+                    one.close()
+
+    async def _exchange(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        answers: asyncio.StreamReader,
+        store: asyncio.StreamWriter,
+    ) -> bool:
+        """One request and its answer; whether the connection may serve another."""
+        head = await reader.readuntil(b"\r\n\r\n")
+        self.requests += 1
+        fault = self._draw(head.split(b"\r\n", 1)[0].decode("latin-1"))
+        if fault is not None and not await self._before(fault, head, reader, writer):
+            return False
+        store.write(head)
+        await _pass_on(reader, store, _body_of(head))
+        if fault is not None and fault.kind == "lost_reply":
+            await answers.readuntil(b"\r\n\r\n")
+            _reset(writer)
+            return False
+        answer = await answers.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        status = int(answer.split(b" ", 2)[1])
+        body = 0 if head.startswith(b"HEAD ") or status in _BODILESS else _body_of(answer)
+        if fault is not None and fault.kind == "cut_body" and body is not None and body > 0:
+            await _pass_on(answers, writer, min(fault.after_bytes, body - 1))
+            _reset(writer)
+            return False
+        await _pass_on(answers, writer, body)
+        return b"connection: close" not in head.lower() + answer.lower()
+
+    async def _before(
+        self, fault: Fault, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
+        """What happens before the store sees the request; whether it is to see it."""
+        match fault.kind:
+            case "reset":
+                _reset(writer)
+            case "hang":
+                await asyncio.sleep(3600)
+            case "delay":
+                await asyncio.sleep(fault.seconds)
+                return True
+            case "cut_upload":
+                await reader.readexactly(min(_body_of(head) or 0, fault.after_bytes))
+                _reset(writer)
+            case "status":
+                await reader.readexactly(_body_of(head) or 0)
+                writer.write(f"HTTP/1.1 {fault.answer}".encode())
+                await writer.drain()
+                return False
+            case _:
+                return True
+        return False
+
+    def _draw(self, line: str) -> Fault | None:
+        for fault in self.faults:
+            if re.search(fault.match, line) and self._random.random() < fault.rate:
+                self.happened[fault.kind] += 1
+                return fault
+        return None
+
+
+def _body_of(head: bytes) -> int | None:
+    """Bytes that follow a head, `None` where they come in chunks."""
+    lower = head.lower()
+    if b"\r\ntransfer-encoding: chunked" in lower:
+        return None
+    length = _LENGTH.search(lower)
+    return int(length[1]) if length else 0
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, length: int | None) -> None:
+    """Pass a body on, as it comes."""
+    if length is None:
+        chunk = -1
+        while chunk != 0:
+            line = await reader.readline()
+            writer.write(line)
+            chunk = int(line.split(b";")[0], 16)
+            await _pass_on(reader, writer, chunk + 2)
+        return
+    while length:
+        some = await reader.read(min(length, _CHUNK))
+        if not some:
+            raise EOFError
+        length -= len(some)
+        writer.write(some)
+        await writer.drain()
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """End the connection as a crash would: with RST."""
+    with contextlib.suppress(OSError):
+        connection: socket.socket = writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
