@@ -5,11 +5,14 @@ refused and nothing was done.
 """
 
 import json
+import signal
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec
+from types import FrameType
+from typing import Any, NoReturn, ParamSpec
 
 import click
 
@@ -53,6 +56,12 @@ def main() -> None:
     Settings come from migration.toml (or MIGRATION_CONFIG) and the environment. `migration-pipeline doctor` says
     whether they are right.
     """
+    # A SIGTERM leaves by the same door as Ctrl-C, and what a command started is ended.
+    signal.signal(signal.SIGTERM, _leave)
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the form of signal handlers
+    raise KeyboardInterrupt
 
 
 @main.command()
@@ -152,7 +161,9 @@ def migrate(ranges: tuple[str, ...], also_done: bool, json_: bool) -> None:  # n
     if not chosen.keys:
         tell(f"nothing is left: all {chosen.planned} ranges are done.")
         return
-    last = watch(migrating.migrate(settings, chosen.keys, tell), terminal=sys.stderr.isatty(), tell=tell)
+    # Closed here and now, also by Ctrl-C: it cancels what nobody else would go on with.
+    with closing(migrating.migrate(settings, chosen.keys, tell)) as states:
+        last = watch(states, terminal=sys.stderr.isatty(), tell=tell)
     if json_:
         _print_json(last.status.as_json() | {"copied_now": last.copied_now})
     else:
@@ -166,8 +177,6 @@ def migrate(ranges: tuple[str, ...], also_done: bool, json_: bool) -> None:  # n
 @_honest
 def status(json_: bool) -> None:  # noqa: FBT001 - click's form
     """Show how far the migration is."""
-    from contextlib import closing  # noqa: PLC0415 - as above
-
     from migration_pipeline.commands import status as reading  # noqa: PLC0415 - as above
     from migration_pipeline.settings import load  # noqa: PLC0415 - as above
     from migration_pipeline.stores import open_ledger  # noqa: PLC0415 - as above
@@ -189,8 +198,6 @@ def dead_letters() -> None:
 @_honest
 def list_dead_letters(outcome: str | None, limit: int, json_: bool) -> None:  # noqa: FBT001 - click's form
     """List them, with what to do about each class."""
-    from contextlib import closing  # noqa: PLC0415 - as above
-
     from migration_pipeline.settings import load  # noqa: PLC0415 - as above
     from migration_pipeline.stores import open_ledger  # noqa: PLC0415 - as above
 

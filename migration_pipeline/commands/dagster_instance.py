@@ -7,10 +7,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import dagster as dg
 
@@ -36,6 +36,20 @@ mutation ($params: LaunchBackfillParams!) {
   }
 }
 """
+_CANCEL = """
+mutation ($id: String!, $runs: [String!]!) {
+  cancelPartitionBackfill(backfillId: $id) { __typename }
+  terminateRuns(runIds: $runs) { __typename }
+}
+"""
+_ACTIVE = ("REQUESTED", "CANCELING", "FAILING")
+_NEWEST = 100  # backfills looked at for one that is at work
+_UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+]
 
 
 class BackfillState(NamedTuple):
@@ -92,24 +106,54 @@ def launch_backfill(keys: Sequence[str]) -> str:
         "partitionNames": list(keys),
         "title": f"migrate {len(keys)} ranges",
     }
-    with tempfile.TemporaryDirectory() as folder:
-        answer = Path(folder, "answer.json")
-        # This command needs no webserver. Its answer goes to a file because it mixes standard output with logs.
-        command = [sys.executable, "-c", _GRAPHQL, "-w", str(shipped("workspace.yaml")), "-o", str(answer)]
-        done = subprocess.run(  # noqa: S603 - our own interpreter
-            [*command, "-t", _LAUNCH, "-v", json.dumps({"params": params})],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode or not answer.exists():
-            raise Fatal(f"the backfill was not accepted: {done.stderr[-2000:]}", setting="DAGSTER_HOME")
-        result = json.loads(answer.read_text(encoding="utf-8"))
+    result = _graphql(_LAUNCH, {"params": params})
     launched = (result.get("data") or {}).get("launchPartitionBackfill", {})
     if "backfillId" not in launched:
         said = launched.get("message") or result.get("errors")
         raise Fatal(f"Dagster refused the backfill: {said}", setting="partition", remedy="Plan the ranges first.")
     return str(launched["backfillId"])
+
+
+def cancel_backfill(opened: dg.DagsterInstance, backfill_id: str) -> None:
+    """Launch no further run of the backfill, and end those at work; a daemon carries it out.
+
+    Raises:
+        Fatal: Dagster refuses it.
+    """
+    at_work = opened.get_run_ids(filters=dg.RunsFilter(tags={_BACKFILL_TAG: backfill_id}, statuses=_UNFINISHED))
+    _graphql(_CANCEL, {"id": backfill_id, "runs": list(at_work)})
+
+
+def active_backfill(opened: dg.DagsterInstance) -> str | None:
+    """A backfill of ours that has not ended yet, if there is one."""
+    ours = SPECS[-1].key
+    for backfill in opened.get_backfills(limit=_NEWEST):
+        if backfill.status.value in _ACTIVE and ours in (backfill.asset_selection or ()):
+            return backfill.backfill_id
+    return None
+
+
+def _graphql(query: str, variables: Mapping[str, object]) -> dict[str, Any]:
+    """Dagster's answer, got without a webserver.
+
+    Raises:
+        Fatal: there was none.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder, "answer.json")
+        # The answer goes to a file because the command mixes standard output with logs.
+        command = [sys.executable, "-c", _GRAPHQL, "-w", str(shipped("workspace.yaml")), "-o", str(answer)]
+        done = subprocess.run(  # noqa: S603 - our own interpreter
+            [*command, "-t", query, "-v", json.dumps(variables)],
+            capture_output=True,
+            text=True,
+            check=False,
+            start_new_session=True,
+        )
+        if done.returncode or not answer.exists():
+            raise Fatal(f"Dagster did not answer: {done.stderr[-2000:]}", setting="DAGSTER_HOME")
+        result: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
+    return result
 
 
 def backfill_state(opened: dg.DagsterInstance, backfill_id: str) -> BackfillState:
@@ -126,7 +170,7 @@ def backfill_state(opened: dg.DagsterInstance, backfill_id: str) -> BackfillStat
         ),
         succeeded=counts.count(dg.DagsterRunStatus.SUCCESS),
         failed=counts.count(dg.DagsterRunStatus.FAILURE),
-        ended=status not in ("REQUESTED", "CANCELING", "FAILING"),
+        ended=status not in _ACTIVE,
         status=status,
     )
 

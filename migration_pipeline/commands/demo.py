@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 from migration_pipeline import planning
 from migration_pipeline.commands.dagster_instance import daemon, instance, shipped, webserver
@@ -92,8 +90,6 @@ def prepare(servers: Sandbox, size: AppSize, workers: int) -> dict[str, str]:
 
 
 def _open(stack: ExitStack, folder: Path | None, say: Say) -> Sandbox:
-    # A SIGTERM then leaves by the same door as Ctrl-C, and every server is ended.
-    signal.signal(signal.SIGTERM, _leave)
     say("Starting Postgres, Azurite, SeaweedFS and Firebase on 127.0.0.1 …")
     try:
         servers = stack.enter_context(Sandbox(folder))
@@ -170,10 +166,6 @@ def _wait() -> None:
         signal.pause()
     except KeyboardInterrupt:
         return
-
-
-def _leave(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the form of signal handlers
-    raise KeyboardInterrupt
 
 
 def _short(name: str, most: int = 60) -> str:

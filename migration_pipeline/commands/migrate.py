@@ -1,7 +1,7 @@
 """`migrate`: a backfill on the user's own Dagster instance, watched until it ends."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +10,9 @@ import dagster as dg
 
 from migration_pipeline.commands.dagster_instance import (
     BackfillState,
+    active_backfill,
     backfill_state,
+    cancel_backfill,
     daemon,
     daemon_alive,
     forget_daemon,
@@ -23,6 +25,7 @@ from migration_pipeline.settings import Settings
 from migration_pipeline.stores import open_ledger
 
 _POLL_SECONDS = 1.0
+_CANCEL_SECONDS = 90.0  # the daemon looks at backfills every 30 s
 
 
 class Progress(NamedTuple):
@@ -63,8 +66,11 @@ def choose(settings: Settings, named: Sequence[str], *, also_done: bool) -> Chos
     return Chosen(keys, len(states))
 
 
-def migrate(settings: Settings, keys: Sequence[str], tell: Callable[[str], None]) -> Iterator[Progress]:
+def migrate(settings: Settings, keys: Sequence[str], tell: Callable[[str], None]) -> Generator[Progress, None, None]:
     """Launch a backfill of the ranges and yield how it stands, about once a second, until it ended.
+
+    A backfill of ours that is at work already is watched instead. Left early, by Ctrl-C or by closing the generator,
+    the backfill is cancelled where nobody but us would go on with it.
 
     Args:
         settings: the migration.
@@ -78,25 +84,50 @@ def migrate(settings: Settings, keys: Sequence[str], tell: Callable[[str], None]
         opened = stack.enter_context(instance())
         ledger = stack.enter_context(closing(open_ledger(settings)))
         before, began = status(ledger, set(keys)), time.monotonic()
-        backfill_id = launch_backfill(keys)
-        tell(f"backfill {backfill_id}: {len(keys)} ranges")
+        backfill_id = _backfill(opened, keys, tell)
         own_daemon = False
-        while True:
-            # Asked each time: the daemon that was alive a moment ago may have ended since.
-            if not own_daemon and not daemon_alive(opened):
-                own_daemon = True
-                _start_daemon(stack, opened, tell)
-            runs, now = backfill_state(opened, backfill_id), status(ledger, set(keys))
-            yield Progress(now, runs, now.copied - before.copied, now.bytes - before.bytes, time.monotonic() - began)
-            if runs.ended:
-                return
-            time.sleep(_POLL_SECONDS)
+        try:
+            while True:
+                # Asked each time: the daemon that was alive a moment ago may have ended since.
+                if not own_daemon and not daemon_alive(opened):
+                    own_daemon = True
+                    _start_daemon(stack, opened, tell)
+                runs, now = backfill_state(opened, backfill_id), status(ledger, set(keys))
+                copied, size = now.copied - before.copied, now.bytes - before.bytes
+                yield Progress(now, runs, copied, size, time.monotonic() - began)
+                if runs.ended:
+                    return
+                time.sleep(_POLL_SECONDS)
+        except (KeyboardInterrupt, GeneratorExit):
+            _leave(opened, backfill_id, own_daemon=own_daemon, tell=tell)
+            raise
+
+
+def _backfill(opened: dg.DagsterInstance, keys: Sequence[str], tell: Callable[[str], None]) -> str:
+    """The id of the backfill that is at work already, else of a new one."""
+    backfill_id = active_backfill(opened)
+    if backfill_id is not None:
+        tell(f"backfill {backfill_id} is at work already: watching that one")
+        return backfill_id
+    backfill_id = launch_backfill(keys)
+    tell(f"backfill {backfill_id}: {len(keys)} ranges")
+    return backfill_id
+
+
+def _leave(opened: dg.DagsterInstance, backfill_id: str, *, own_daemon: bool, tell: Callable[[str], None]) -> None:
+    if not own_daemon:
+        tell(f"backfill {backfill_id} goes on under your Dagster daemon; the UI can cancel it")
+        return
+    tell(f"cancelling backfill {backfill_id}; what is copied stays copied, and the next `migrate` does what is left")
+    cancel_backfill(opened, backfill_id)
+    deadline = time.monotonic() + _CANCEL_SECONDS
+    while not backfill_state(opened, backfill_id).ended and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
 
 
 def _start_daemon(stack: ExitStack, opened: dg.DagsterInstance, tell: Callable[[str], None]) -> None:
     # One file, begun anew each time: it tells of the last migration, and never fills the disk.
-    log = Path(opened.root_directory, "logs", "daemon-of-migrate.log")
-    log.parent.mkdir(exist_ok=True)
+    log = Path(opened.root_directory, "daemon-of-migrate.log")  # not in logs/: Dagster empties that
     log.write_bytes(b"")
     tell(f"no Dagster daemon is running: starting one until the backfill ends (log: {log})")
     stack.callback(forget_daemon, opened)

@@ -1,0 +1,49 @@
+"""Ctrl-C on `migrate` with a daemon of its own: the backfill is cancelled, no process stays, nothing is lost."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from migration_pipeline_tests import independent
+from migration_pipeline_tests.scenarios.conftest import MakeWorld
+from migration_pipeline_tests.scenarios.dagster_ui import wait_for
+from migration_pipeline_tests.scenarios.test_migration import SMALL, check_end, copied
+
+
+@pytest.mark.timeout(400)
+def test_a_stopped_migration_can_be_taken_up_again(make_world: MakeWorld) -> None:
+    world = make_world(SMALL, profiles_per_range=20)
+    before = independent.references(world.places)
+    stamps = independent.stamps(world.places, world.of("untouched"))
+    assert world.command("plan", "--apply").returncode == 0
+    with subprocess.Popen(
+        [sys.executable, "-m", "migration_pipeline.cli", "migrate"],
+        env={**os.environ, **world.environment, "MIGRATION_COPY__IN_FLIGHT": "2"},
+        cwd=world.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        wait_for(lambda: copied(world) >= 30, 120)
+        process.send_signal(signal.SIGTERM)  # leaves by the same door as Ctrl-C
+        said, _ = process.communicate(timeout=150)
+    assert process.returncode == 1
+    assert "cancelling backfill" in said
+    assert "Traceback" not in said
+    left_behind = [path for path in Path("/proc").glob("[0-9]*/environ") if str(world.folder) in environment(path)]
+    assert left_behind == []
+    stopped_at = copied(world)
+    assert world.command("migrate").returncode == 1  # for the bad files
+    assert copied(world) > stopped_at
+    check_end(world, before, stamps)
+
+
+def environment(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:  # ended meanwhile
+        return ""
