@@ -96,7 +96,7 @@ def test_a_file_with_faults_is_refused(read: Load) -> None:
     with pytest.raises(SettingsError, match="must be a table"):
         read("copy = 3\n" + GOOD, MIGRATION_COPY__IN_FLIGHT="3")
     with pytest.raises(SettingsError, match="target: is missing"):
-        read(GOOD.split("[target]")[0] + '[firebase]\nkind = "none"\n')
+        read(GOOD.split("[target]", maxsplit=1)[0] + '[firebase]\nkind = "none"\n')
 
 
 @pytest.mark.parametrize(
