@@ -57,6 +57,10 @@ class Target(_Section):
     )
     public_base_url: WebUrl = Field(description="What rewritten references start with; the key follows.")
     endpoint_url: WebUrl | None = Field(default=None, description="For stores that speak S3's protocol elsewhere.")
+    storage_class: Identifier | None = Field(default=None, description="Storage class of the copies.")
+    encryption: Literal["AES256", "aws:kms"] | None = Field(default=None, description="SSE-S3 or SSE-KMS.")
+    kms_key_id: Identifier | None = Field(default=None, description="Key for aws:kms; the account's own if not given.")
+    tags: dict[str, str] = Field(default={}, max_length=10, description="Tags of every copy.")
 
 
 class ProfilesTable(_Section):
@@ -114,6 +118,15 @@ class Copy(_Section):
     max_attempts: int = Field(default=5, ge=1, le=100, description="Tries per file and run before it is given up.")
     timeout_seconds: int = Field(
         default=60, ge=1, le=3600, description="Silence of the source, or one upload to S3, before it is tried again."
+    )
+    memory_megabytes: int = Field(default=64, ge=16, description="Bodies held in memory at the same time by one run.")
+    requests_per_second: float | None = Field(default=None, gt=0, description="Of each store and run, at most.")
+    bytes_per_second: float | None = Field(default=None, gt=0, description="Read from the source by one run, at most.")
+    read_back: Literal["never", "sampled", "always"] = Field(
+        default="sampled", description="Which copies are read again from S3 and compared: none, one in a hundred, all."
+    )
+    guess_content_type: bool = Field(
+        default=False, description="Give files without a Content-Type the one that their first bytes say."
     )
 
 

@@ -11,8 +11,10 @@ from migration_pipeline.adapters.no_documents import NoDocuments
 from migration_pipeline.adapters.postgres_ledger import PostgresLedger
 from migration_pipeline.adapters.postgres_profiles import PostgresProfiles, ProfileTable, RelatedTable
 from migration_pipeline.adapters.s3 import Bucket, S3Target
+from migration_pipeline.adapters.s3_headers import StoreAs
+from migration_pipeline.core.copy_file import CopyLimits
 from migration_pipeline.core.errors import SettingsError
-from migration_pipeline.core.migrate import CopyLimits, Stores
+from migration_pipeline.core.migrate import Stores
 from migration_pipeline.core.plan import RangeSize
 from migration_pipeline.core.ports import DocumentStore, SourceStore, TargetStore
 from migration_pipeline.core.urls import KeyTemplate, UrlKind, UrlRules
@@ -106,7 +108,9 @@ def open_source(settings: Settings) -> AzureBlobSource:
 def open_target(settings: Settings) -> S3Target:
     """The target, to be entered in an event loop."""
     bucket = Bucket(settings.target.bucket, settings.target.region, settings.target.endpoint_url)
-    return S3Target(bucket, timeout=settings.copy_.timeout_seconds)
+    target = settings.target
+    store_as = StoreAs(target.storage_class, target.encryption, target.kms_key_id, target.tags)
+    return S3Target(bucket, store_as=store_as, timeout=settings.copy_.timeout_seconds)
 
 
 @contextmanager
@@ -125,7 +129,16 @@ def open_stores(settings: Settings) -> Iterator[Stores]:
 
 def copy_limits(settings: Settings) -> CopyLimits:
     """How hard to copy."""
-    return CopyLimits(settings.copy_.in_flight, settings.copy_.max_attempts)
+    copy = settings.copy_
+    return CopyLimits(
+        in_flight=copy.in_flight,
+        max_attempts=copy.max_attempts,
+        memory=copy.memory_megabytes * 1024 * 1024,
+        requests_per_second=copy.requests_per_second,
+        bytes_per_second=copy.bytes_per_second,
+        read_back=copy.read_back,
+        guess_content_type=copy.guess_content_type,
+    )
 
 
 def range_size(settings: Settings) -> RangeSize:

@@ -1,12 +1,12 @@
 """A source and a target in memory, for faults that no server makes on demand, and under the real ones' contracts."""
 
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from migration_pipeline.core.errors import Permanent
 from migration_pipeline.core.model import FileHeaders, Outcome, SourceFile
-from migration_pipeline.core.ports import KeyTaken, ObjectFacts, Receipt, SourceBlob
+from migration_pipeline.core.ports import Admit, KeyTaken, ObjectFacts, Receipt, SourceBlob
 
 
 def md5(body: bytes) -> bytes:
@@ -24,9 +24,11 @@ class MemorySource:
     async def check(self) -> None:
         return
 
-    async def read(self, file: SourceFile, *, whole_up_to: int) -> SourceBlob:
+    async def read(self, file: SourceFile, *, whole_up_to: int, admit: Admit) -> SourceBlob:
         self.reads += 1
         body = self._body(file)
+        if len(body) <= whole_up_to:
+            await admit(len(body))
         whole = self.fault(body) if len(body) <= whole_up_to else None
         return SourceBlob(len(body), md5(body), f'"{md5(body).hex()}"', FileHeaders(), whole)
 
@@ -44,32 +46,67 @@ class MemorySource:
 
 @dataclass
 class MemoryTarget:
-    """Objects by key; `fault` is called after each write and may raise: a reply that is lost."""
+    """Objects by key, and uploads in parts that are under way.
+
+    `fault` is called after each write and may raise: a reply that is lost. `part_fault` is called before each part.
+    `confirms` makes the digest that the store claims, `reads_back` the bytes that it gives back.
+    """
 
     objects: dict[str, bytes] = field(default_factory=dict)
+    headers: dict[str, FileHeaders] = field(default_factory=dict)
     fault: Callable[[], None] = lambda: None
     confirms: Callable[[bytes], bytes] = md5
+    part_fault: Callable[[], None] = lambda: None
+    reads_back: Callable[[bytes], bytes] = lambda body: body
+    uploads: list["MemoryUpload"] = field(default_factory=list)
 
     async def check(self) -> None:
         return
 
-    async def create(self, key: str, body: bytes, headers: FileHeaders) -> Receipt:  # noqa: ARG002 - the port's form
+    async def create(self, key: str, body: bytes, headers: FileHeaders) -> Receipt:
         if key in self.objects:
             raise KeyTaken
-        self.objects[key] = body
+        self.objects[key], self.headers[key] = body, headers
         self.fault()
         return Receipt(md5(body).hex(), self.confirms(body), None)
 
-    async def create_from_parts(self, key: str, parts: AsyncIterator[bytes], headers: FileHeaders) -> Receipt:
+    async def begin(self, key: str, headers: FileHeaders) -> "MemoryUpload":
         if key in self.objects:
             raise KeyTaken
-        body = b"".join([part async for part in parts])
-        return (await self.create(key, body, headers))._replace(md5=None)
+        upload = MemoryUpload(self, key, headers)
+        self.uploads.append(upload)
+        return upload
 
-    async def describe(self, key: str) -> ObjectFacts | None:
+    async def describe(self, key: str, *, read: bool = False) -> ObjectFacts | None:
         body = self.objects.get(key)
-        return None if body is None else ObjectFacts(len(body), md5(body), md5(body).hex())
+        if body is None:
+            return None
+        return ObjectFacts(len(body), md5(self.reads_back(body) if read else body), md5(body).hex())
 
     async def remove(self, key: str, receipt: Receipt) -> None:
         if key in self.objects and md5(self.objects[key]).hex() == receipt.etag:
             del self.objects[key]
+
+
+@dataclass
+class MemoryUpload:
+    """Parts, until they are an object or dropped."""
+
+    target: MemoryTarget
+    key: str
+    headers: FileHeaders
+    parts: dict[int, bytes] = field(default_factory=dict)
+
+    async def put(self, number: int, body: bytes) -> None:
+        self.target.part_fault()
+        self.parts[number] = body
+
+    async def complete(self) -> Receipt:
+        body = b"".join(self.parts[number] for number in sorted(self.parts))
+        receipt = await self.target.create(self.key, body, self.headers)
+        self.target.uploads.remove(self)
+        return receipt._replace(md5=None)
+
+    async def abort(self) -> None:
+        if self in self.target.uploads:
+            self.target.uploads.remove(self)

@@ -8,7 +8,7 @@ import base64
 import binascii
 import re
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,12 +21,15 @@ from yarl import URL
 
 from migration_pipeline.core.errors import Fatal, MigrationError, Permanent, Transient
 from migration_pipeline.core.model import FileHeaders, Outcome, SourceFile
-from migration_pipeline.core.ports import SourceBlob
+from migration_pipeline.core.ports import Admit, SourceBlob
 
 KEY_SETTING = "AZURE_STORAGE_KEY"
 SAS_SETTING = "AZURE_STORAGE_SAS_TOKEN"
 _CONNECT_SECONDS = 10
-_SAS_LIFE, _SAS_RENEWED_BEFORE_END = timedelta(hours=6), timedelta(hours=1)
+_SAS_LIFE = timedelta(hours=6)
+_SAS_USED = 0.8  # of its life; then another is made
+_SAS_FRESH_SECONDS = 60
+Clock = Callable[[], float]
 
 _FATAL = {
     "AccountIsDisabled": "source.account_url",
@@ -55,6 +58,7 @@ _PERMANENT = {
     "InvalidRange": Outcome.SOURCE_CHANGED,
 }
 _TRANSIENT = {"InternalError", "OperationTimedOut", "ServerBusy"}
+_OVERLOAD = {"OperationTimedOut", "ServerBusy"}
 """Error codes as in Microsoft's "Common REST API error codes" and "Blob Storage error codes"."""
 
 _REMEDIES = {
@@ -76,7 +80,14 @@ class AzureBlobSource:
     """Fulfils `SourceStore`. Open it, with `async with`, in the event loop that uses it."""
 
     def __init__(
-        self, account_url: str, containers: Sequence[str], credentials: AzureCredentials, *, timeout: float = 60
+        self,
+        account_url: str,
+        containers: Sequence[str],
+        credentials: AzureCredentials,
+        *,
+        timeout: float = 60,
+        sas_life: timedelta = _SAS_LIFE,
+        clock: Clock = time.monotonic,
     ) -> None:
         """Set up.
 
@@ -85,11 +96,13 @@ class AzureBlobSource:
             containers: those that may be read.
             credentials: of the account.
             timeout: seconds that the store may stay silent within a request.
+            sas_life: how long a SAS made here is good for.
+            clock: tells when to make another, in seconds.
         """
         self._timeout = timeout
         self._account_url = account_url.rstrip("/")
         self._containers = containers
-        self._sas = _SasTokens(self._account_url, credentials)
+        self._sas = _SasTokens(self._account_url, credentials, sas_life, clock)
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
@@ -112,8 +125,8 @@ class AzureBlobSource:
         for container in self._containers:
             query = f"restype=container&comp=list&maxresults=1&{self._sas.token(container)}"
             try:
-                async with self._get(f"{self._account_url}/{quote(container)}?{query}", {}) as response:
-                    await response.read()
+                response = await self._answer(f"{self._account_url}/{quote(container)}?{query}", {})
+                response.release()
             except Transient as error:
                 raise Fatal(
                     f"cannot reach {self._account_url}: {error}",
@@ -121,60 +134,102 @@ class AzureBlobSource:
                     remedy="Check the URL and the network.",
                 ) from None
 
-    async def read(self, file: SourceFile, *, whole_up_to: int) -> SourceBlob:
-        async with self._get(self._url(file), {}) as response:
-            size = _length(response)
-            body = await response.read() if size <= whole_up_to else None
-            if body is None:
+    async def read(self, file: SourceFile, *, whole_up_to: int, admit: Admit) -> SourceBlob:
+        async with self._get(file, {}) as response:
+            size, body = _length(response), None
+            if size > whole_up_to:
                 # Dropping the connection costs less than reading to the end of a large body.
                 response.close()
-            elif len(body) != size:
+            else:
+                await admit(size)
+                body = await response.read()
+            if body is not None and len(body) != size:
                 raise Transient(f"the source sent {len(body)} of {size} bytes")
             return SourceBlob(size, _md5(response.headers), response.headers.get("ETag", ""), _headers(response), body)
 
     async def read_part(self, file: SourceFile, *, etag: str, start: int, length: int) -> bytes:
         headers = {"If-Match": etag, "Range": f"bytes={start}-{start + length - 1}"}
-        async with self._get(self._url(file), headers) as response:
+        async with self._get(file, headers) as response:
             body = await response.read()
         if len(body) != length:
             raise Transient(f"the source sent {len(body)} of {length} bytes")
         return body
 
-    def _url(self, file: SourceFile) -> str:
-        return f"{self._account_url}/{quote(file.container)}/{quote(file.blob)}?{self._sas.token(file.container)}"
-
     @asynccontextmanager
-    async def _get(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _get(self, file: SourceFile, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
+        response = await self._answer_for(file, headers)
+        try:
+            yield response
+        except _NO_ANSWER as error:
+            raise _unanswered(error) from None
+        finally:
+            response.release()
+
+    async def _answer_for(self, file: SourceFile, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        """The blob's answer; a SAS that has expired is renewed once, for everybody."""
+        where, token = (
+            f"{self._account_url}/{quote(file.container)}/{quote(file.blob)}",
+            self._sas.token(file.container),
+        )
+        try:
+            return await self._answer(f"{where}?{token}", headers)
+        except Fatal as refused:
+            if refused.setting != KEY_SETTING or not self._sas.renewed(file.container, token):
+                raise
+        return await self._answer(f"{where}?{self._sas.token(file.container)}", headers)
+
+    async def _answer(self, url: str, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         try:
             # `encoded`: the path goes out as written here; a redirect would leave the configured account.
-            async with self._session.get(URL(url, encoded=True), headers=headers, allow_redirects=False) as response:
-                if response.status not in (200, 206):
-                    raise await _refusal(response)
-                yield response
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            # Only the kind: the text of these errors can hold the URL, and with it the SAS.
-            raise Transient(f"reading the source failed: {type(error).__name__}") from None
+            response = await self._session.get(URL(url, encoded=True), headers=headers, allow_redirects=False)
+            if response.status in (200, 206):
+                return response
+            async with response:
+                raise await _refusal(response)
+        except _NO_ANSWER as error:
+            raise _unanswered(error) from None
+
+
+_NO_ANSWER = (aiohttp.ClientError, TimeoutError, OSError)
+
+
+def _unanswered(error: BaseException) -> Transient:
+    # Only the kind: the text of these errors can hold the URL, and with it the SAS.
+    return Transient(f"reading the source failed: {type(error).__name__}", overload=isinstance(error, TimeoutError))
 
 
 class _SasTokens:
     """One container SAS for each container, renewed in good time."""
 
-    def __init__(self, account_url: str, credentials: AzureCredentials) -> None:
+    def __init__(self, account_url: str, credentials: AzureCredentials, life: timedelta, clock: Clock) -> None:
         parts = urlsplit(account_url)
         # Azurite and Azure Stack put the account into the path, Azure into the host.
         self._account = parts.path.strip("/") or (parts.hostname or "").split(".")[0]
-        self._credentials = credentials
+        self._credentials, self._life, self._clock = credentials, life, clock
         self._tokens: dict[str, tuple[float, str]] = {}
 
     def token(self, container: str) -> str:
         if self._credentials.sas_token:
             return self._credentials.sas_token.lstrip("?")
-        good_until, token = self._tokens.get(container, (0.0, ""))
-        if time.monotonic() >= good_until:
+        minted_at, token = self._tokens.get(container, (0.0, ""))
+        if not token or self._clock() >= minted_at + self._life.total_seconds() * _SAS_USED:
             token = self._mint(container)
-            good_until = time.monotonic() + (_SAS_LIFE - _SAS_RENEWED_BEFORE_END).total_seconds()
-            self._tokens[container] = good_until, token
+            self._tokens[container] = self._clock(), token
         return token
+
+    def renewed(self, container: str, refused: str) -> bool:
+        """Whether there is another token than the refused one to try, or will be.
+
+        A token can end before its time: the machine slept, and our clock with it. One that is refused right after it
+        was made says that the key itself is wrong.
+        """
+        minted_at, current = self._tokens.get(container, (0.0, refused))
+        if current != refused:
+            return True
+        if self._credentials.sas_token or self._clock() < minted_at + _SAS_FRESH_SECONDS:
+            return False
+        self._tokens.pop(container, None)
+        return True
 
     def _mint(self, container: str) -> str:
         # Imported here: 0.3 s that a run without files to copy need not spend.
@@ -186,7 +241,7 @@ class _SasTokens:
                 container,
                 account_key=self._credentials.account_key or "",
                 permission=ContainerSasPermissions(read=True, list=True),
-                expiry=datetime.now(UTC) + _SAS_LIFE,
+                expiry=datetime.now(UTC) + self._life,
             )
         except (binascii.Error, ValueError):
             raise Fatal("is not base64.", setting=KEY_SETTING, remedy=_REMEDIES[KEY_SETTING]) from None
@@ -203,7 +258,8 @@ async def _refusal(response: aiohttp.ClientResponse) -> MigrationError:
     if code in _PERMANENT:
         return Permanent(_PERMANENT[code], said)
     if code in _TRANSIENT or status in (408, 429) or status >= 500:  # noqa: PLR2004 - HTTP's server errors
-        return Transient(said, _retry_after(response.headers.get("Retry-After")))
+        overload = code in _OVERLOAD or status in (408, 429, 503)
+        return Transient(said, _retry_after(response.headers.get("Retry-After")), overload=overload)
     return Permanent(Outcome.SOURCE_UNREADABLE, said)
 
 
@@ -238,5 +294,16 @@ def _headers(response: aiohttp.ClientResponse) -> FileHeaders:
         content_disposition=headers.get("Content-Disposition"),
         content_encoding=headers.get("Content-Encoding"),
         content_language=headers.get("Content-Language"),
-        metadata={name[len(prefix) :]: value for name, value in headers.items() if name.lower().startswith(prefix)},
+        metadata={
+            name[len(prefix) :]: _text(value) for name, value in headers.items() if name.lower().startswith(prefix)
+        },
     )
+
+
+def _text(value: str) -> str:
+    """A metadata value: UTF-8 where its bytes are that, else the latin-1 that HTTP's headers used to be."""
+    raw = value.encode("utf-8", "surrogateescape")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")

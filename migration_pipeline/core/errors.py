@@ -27,12 +27,14 @@ class Transient(MigrationError):  # noqa: N818 - named, like its siblings, by wh
 
     Attributes:
         retry_after: seconds the store asked us to wait, if it did.
+        overload: it has more to do than it can: fewer requests at once will help.
     """
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, retry_after: float | None = None, *, overload: bool = False) -> None:
         super().__init__(message, retry_after)
         self.message = message
         self.retry_after = retry_after
+        self.overload = overload
 
     def __str__(self) -> str:
         return self.message

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from migration_pipeline.core.confirm import Confirmed, confirm
+from migration_pipeline.core.copy_file import Copier, CopyLimits
 from migration_pipeline.core.discover import Discovered, discover
 from migration_pipeline.core.model import ProfileRange, Rewritten
 from migration_pipeline.core.ports import (
@@ -20,7 +21,7 @@ from migration_pipeline.core.ports import (
     TargetStore,
 )
 from migration_pipeline.core.rewrite import rewrite
-from migration_pipeline.core.transfer import Copier, Transferred, transfer
+from migration_pipeline.core.transfer import Transferred, transfer
 from migration_pipeline.core.urls import UrlRules
 
 MAX_PASSES = 3
@@ -45,19 +46,6 @@ class Stores:
     ledger: Ledger
     urls: UrlRules
     run: Callable[[Coroutine[Any, Any, Transferred]], Transferred] = asyncio.run
-
-
-@dataclass(frozen=True, slots=True)
-class CopyLimits:
-    """How hard to copy.
-
-    Attributes:
-        in_flight: files copied at the same time.
-        max_attempts: tries per file and run before it is given up.
-    """
-
-    in_flight: int = 64
-    max_attempts: int = 5
 
 
 @dataclass(slots=True)
@@ -175,8 +163,7 @@ def _transfer(stores: Stores, ledger: RangeLedger, limits: CopyLimits) -> Transf
             # A store that refuses us altogether is found out here, before thousands of files fail one by one.
             await source.check()
             await target.check()
-            copier = Copier(source, target, stores.urls, limits.max_attempts)
-            return await transfer(wanted, copier, in_flight=limits.in_flight, record=ledger.record)
+            return await transfer(wanted, Copier(source, target, stores.urls, limits), ledger.record)
 
     return stores.run(copy_all())
 

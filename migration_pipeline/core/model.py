@@ -108,6 +108,7 @@ class CopyResult:
         attempts: tries made in this run.
         message: why it failed; empty when it did not. Never holds a query string.
         seconds: wall time from the first try to the end.
+        guessed_type: it had no Content-Type and got one by its first bytes.
     """
 
     file: SourceFile
@@ -118,6 +119,7 @@ class CopyResult:
     attempts: int = 1
     message: str = ""
     seconds: float = 0.0
+    guessed_type: bool = False
 
 
 class KnownFile(NamedTuple):

@@ -4,7 +4,7 @@ Errors, everywhere: `Transient` where trying again may help, `Fatal` where a who
 single files `Permanent` with the outcome that the file ends with. Vendors' errors never pass an adapter.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -41,15 +41,20 @@ class SourceBlob:
     body: bytes | None
 
 
+Admit = Callable[[int], Awaitable[None]]
+"""Waits until there is room for a body of so many bytes."""
+
+
 class SourceStore(Protocol):
     """The store that files come from; nothing is ever written to it."""
 
     async def check(self) -> None:
         """Raise `Fatal` where no container can be read."""
 
-    async def read(self, file: SourceFile, *, whole_up_to: int) -> SourceBlob:
+    async def read(self, file: SourceFile, *, whole_up_to: int, admit: Admit) -> SourceBlob:
         """Read a blob: whole if it has at most `whole_up_to` bytes, else its properties only.
 
+        `admit` is awaited with the body's size once the store has answered, and before a body is read.
         Raises `Permanent` (source_missing, source_archived, source_unreadable). A body cut short is `Transient`.
         """
 
@@ -61,12 +66,12 @@ class ObjectFacts(NamedTuple):
     """What the target says of an object it holds.
 
     Attributes:
-        md5: of the bytes, 16 bytes; the adapter reads the object back where the store does not know it.
+        md5: of the bytes, 16 bytes; `None` where the store does not know it.
         etag: as references will see it.
     """
 
     size: int
-    md5: bytes
+    md5: bytes | None
     etag: str
 
 
@@ -96,17 +101,27 @@ class TargetStore(Protocol):
     async def create(self, key: str, body: bytes, headers: FileHeaders) -> Receipt:
         """Create an object from bytes whose checksum the server verifies; raises `KeyTaken`."""
 
-    async def create_from_parts(self, key: str, parts: AsyncIterator[bytes], headers: FileHeaders) -> Receipt:
-        """Create an object from parts, or leave none: any error, of `parts` too, aborts the upload.
+    async def begin(self, key: str, headers: FileHeaders) -> "Upload":
+        """Begin an upload in parts; raises `KeyTaken` where there is an object already."""
 
-        Raises `KeyTaken`.
-        """
-
-    async def describe(self, key: str) -> ObjectFacts | None:
-        """The object under the key, `None` where there is none."""
+    async def describe(self, key: str, *, read: bool = False) -> ObjectFacts | None:
+        """The object under the key, `None` where there is none; with `read`, its bytes are read and digested."""
 
     async def remove(self, key: str, receipt: Receipt) -> None:
         """Remove the very object that `receipt` confirmed, and no other."""
+
+
+class Upload(Protocol):
+    """An upload in parts. There is no object before `complete`, and none at all after `abort`."""
+
+    async def put(self, number: int, body: bytes) -> None:
+        """Upload a part, the first has number 1, in any order and again at will; the server verifies a checksum."""
+
+    async def complete(self) -> Receipt:
+        """Make the object of all parts, in their numbers' order; raises `KeyTaken`."""
+
+    async def abort(self) -> None:
+        """Drop all parts; also where the upload is over already."""
 
 
 class ProfileStore(Protocol):

@@ -53,6 +53,13 @@ def file_copies(report: RangeReport) -> Metadata:
         "files_per_second": round(done.copied / seconds, 1) if seconds else 0.0,
         "cpu_milliseconds_per_file": round(1000 * done.cpu_seconds / done.copied, 2) if done.copied else 0.0,
         "retries": done.retries,
+        "source_throttles": done.source_pace.overloads,
+        "target_throttles": done.target_pace.overloads,
+        "source_requests_at_once": done.source_pace.limit,
+        "source_requests_at_once_lowest": done.source_pace.lowest,
+        "target_requests_at_once": done.target_pace.limit,
+        "target_requests_at_once_lowest": done.target_pace.lowest,
+        "content_types_guessed": done.guessed_types,
         "peak_memory_megabytes": round(peak_memory() / 1e6, 1),
         **{f"failed_{outcome}": n for outcome, n in sorted(done.outcomes.items()) if not outcome.verified},
     }

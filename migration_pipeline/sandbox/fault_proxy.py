@@ -22,6 +22,7 @@ _CHUNK = 64 * 1024
 _READ_LIMIT = 256 * 1024
 _LENGTH = re.compile(rb"\r\ncontent-length:\s*(\d+)")
 _BODILESS = (204, 304)
+_FINAL = 200  # statuses below only announce another
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,15 +118,32 @@ class FaultProxy:
         if fault is not None and not await self._before(fault, head, reader, writer):
             return False
         store.write(head)
-        await _pass_on(reader, store, _body_of(head))
+        # At the same time as the answer is read: a client may wait for "100 Continue" before it sends its body.
+        sending = asyncio.create_task(_pass_on(reader, store, _body_of(head)))
+        try:
+            answer = await answers.readuntil(b"\r\n\r\n")
+            while _status(answer) < _FINAL:
+                writer.write(answer)
+                answer = await answers.readuntil(b"\r\n\r\n")
+            await sending
+        finally:
+            sending.cancel()
+        return await self._after(fault, head, answer, answers, writer)
+
+    async def _after(
+        self,
+        fault: Fault | None,
+        head: bytes,
+        answer: bytes,
+        answers: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> bool:
+        """What happens to the answer; whether the connection may serve another request."""
         if fault is not None and fault.kind == "lost_reply":
-            await answers.readuntil(b"\r\n\r\n")
             _reset(writer)
             return False
-        answer = await answers.readuntil(b"\r\n\r\n")
         writer.write(answer)
-        status = int(answer.split(b" ", 2)[1])
-        body = 0 if head.startswith(b"HEAD ") or status in _BODILESS else _body_of(answer)
+        body = 0 if head.startswith(b"HEAD ") or _status(answer) in _BODILESS else _body_of(answer)
         if fault is not None and fault.kind == "cut_body" and body is not None and body > 0:
             await _pass_on(answers, writer, min(fault.after_bytes, body - 1))
             _reset(writer)
@@ -146,9 +164,11 @@ class FaultProxy:
                 await asyncio.sleep(fault.seconds)
                 return True
             case "cut_upload":
+                await _ask_for_body(head, writer)
                 await reader.readexactly(min(_body_of(head) or 0, fault.after_bytes))
                 _reset(writer)
             case "status":
+                await _ask_for_body(head, writer)
                 await reader.readexactly(_body_of(head) or 0)
                 writer.write(f"HTTP/1.1 {fault.answer}".encode())
                 await writer.drain()
@@ -165,6 +185,10 @@ class FaultProxy:
         return None
 
 
+def _status(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1])
+
+
 def _body_of(head: bytes) -> int | None:
     """Bytes that follow a head, `None` where they come in chunks."""
     lower = head.lower()
@@ -172,6 +196,12 @@ def _body_of(head: bytes) -> int | None:
         return None
     length = _LENGTH.search(lower)
     return int(length[1]) if length else 0
+
+
+async def _ask_for_body(head: bytes, writer: asyncio.StreamWriter) -> None:
+    if b"\r\nexpect: 100-continue" in head.lower():
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await writer.drain()
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, length: int | None) -> None:

@@ -1,7 +1,7 @@
 """What every source and every target has to keep: Azurite and SeaweedFS, and the stores in memory."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from uuid import uuid4
 
@@ -10,12 +10,13 @@ from azure.storage.blob import BlobServiceClient, ContentSettings
 
 from migration_pipeline.adapters.azure_blob import AzureBlobSource, AzureCredentials
 from migration_pipeline.adapters.s3 import Bucket, S3Target, carried_unchanged
-from migration_pipeline.core.errors import Fatal, Permanent, Transient
+from migration_pipeline.core.errors import Fatal, Permanent
 from migration_pipeline.core.model import FileHeaders, Outcome, SourceFile
 from migration_pipeline.core.ports import KeyTaken, SourceStore, TargetStore
 from migration_pipeline.sandbox import Sandbox
 from migration_pipeline_tests.memory_stores import MemorySource, MemoryTarget, md5
 
+PART = 5 * 1024 * 1024  # the smallest that S3 takes, but for the last
 HEADERS = FileHeaders("image/jpeg", "max-age=60", metadata={"owner": "1"})
 WithTarget = Callable[[Callable[[TargetStore], Awaitable[None]]], None]
 
@@ -39,9 +40,8 @@ def on_target(request: pytest.FixtureRequest) -> WithTarget:
     return run
 
 
-async def in_parts(*parts: bytes) -> AsyncIterator[bytes]:
-    for part in parts:
-        yield part
+async def at_will(_: int) -> None:
+    return
 
 
 def key() -> str:
@@ -56,7 +56,7 @@ def test_an_object_is_created_once_and_never_replaced(on_target: WithTarget) -> 
         with pytest.raises(KeyTaken):
             await target.create(name, b"second", HEADERS)
         with pytest.raises(KeyTaken):
-            await target.create_from_parts(name, in_parts(b"third"), HEADERS)
+            await target.begin(name, HEADERS)
         there = await target.describe(name)
         assert there is not None
         assert (there.size, there.md5, there.etag) == (5, md5(b"first"), receipt.etag)
@@ -64,27 +64,48 @@ def test_an_object_is_created_once_and_never_replaced(on_target: WithTarget) -> 
     on_target(story)
 
 
-def test_an_upload_whose_parts_fail_leaves_nothing(on_target: WithTarget) -> None:
+def test_an_upload_dropped_leaves_nothing(on_target: WithTarget) -> None:
     async def story(target: TargetStore) -> None:
-        async def broken() -> AsyncIterator[bytes]:
-            yield bytes(5 * 1024 * 1024)
-            raise Transient("cut")
-
         name = key()
-        with pytest.raises(Transient, match="cut"):
-            await target.create_from_parts(name, broken(), HEADERS)
+        upload = await target.begin(name, HEADERS)
+        await upload.put(1, bytes(PART))
+        assert await target.describe(name) is None
+        await upload.abort()
+        await upload.abort()
         assert await target.describe(name) is None
 
     on_target(story)
 
 
-def test_parts_become_one_object(on_target: WithTarget) -> None:
+def test_parts_become_one_object_in_their_order(on_target: WithTarget) -> None:
     async def story(target: TargetStore) -> None:
-        name, first, last = key(), bytes(5 * 1024 * 1024), b"end"
-        await target.create_from_parts(name, in_parts(first, last), HEADERS)
-        there = await target.describe(name)
+        name, first, last = key(), bytes(PART), b"end"
+        upload = await target.begin(name, HEADERS)
+        await upload.put(2, last)
+        await upload.put(1, b"!" * PART)
+        await upload.put(1, first)
+        assert (await upload.complete()).md5 is None
+        there = await target.describe(name, read=True)
         assert there is not None
-        assert (there.size, there.md5) == (len(first) + 3, md5(first + last))
+        assert (there.size, there.md5) == (PART + 3, md5(first + last))
+        await upload.abort()
+        assert await target.describe(name) is not None
+
+    on_target(story)
+
+
+def test_parts_do_not_replace_an_object_that_came_meanwhile(on_target: WithTarget) -> None:
+    async def story(target: TargetStore) -> None:
+        name = key()
+        upload = await target.begin(name, HEADERS)
+        await upload.put(1, b"ours")
+        await target.create(name, b"theirs", HEADERS)
+        with pytest.raises(KeyTaken):
+            await upload.complete()
+        await upload.abort()
+        there = await target.describe(name, read=True)
+        assert there is not None
+        assert there.md5 == md5(b"theirs")
 
     on_target(story)
 
@@ -156,8 +177,14 @@ def on_source(request: pytest.FixtureRequest) -> WithSource:
 
 def test_a_blob_is_read_whole_with_its_digest(on_source: WithSource) -> None:
     async def story(source: SourceStore, container: str) -> None:
-        blob = await source.read(SourceFile(container, "a b.jpg"), whole_up_to=100)
+        asked: list[int] = []
+
+        async def admit(size: int) -> None:
+            asked.append(size)
+
+        blob = await source.read(SourceFile(container, "a b.jpg"), whole_up_to=100, admit=admit)
         assert (blob.body, blob.size, blob.md5) == (b"bytes", 5, md5(b"bytes"))
+        assert asked == [5]
 
     on_source({"a b.jpg": b"bytes"}, story)
 
@@ -165,7 +192,7 @@ def test_a_blob_is_read_whole_with_its_digest(on_source: WithSource) -> None:
 def test_a_large_blob_is_read_in_parts_of_one_version(on_source: WithSource) -> None:
     async def story(source: SourceStore, container: str) -> None:
         file = SourceFile(container, "large")
-        blob = await source.read(file, whole_up_to=4)
+        blob = await source.read(file, whole_up_to=4, admit=at_will)
         assert (blob.body, blob.size) == (None, 10)
         assert await source.read_part(file, etag=blob.etag, start=7, length=3) == b"789"
         with pytest.raises(Permanent) as caught:
@@ -178,7 +205,7 @@ def test_a_large_blob_is_read_in_parts_of_one_version(on_source: WithSource) -> 
 def test_a_missing_blob_is_missing(on_source: WithSource) -> None:
     async def story(source: SourceStore, container: str) -> None:
         with pytest.raises(Permanent) as caught:
-            await source.read(SourceFile(container, "none"), whole_up_to=4)
+            await source.read(SourceFile(container, "none"), whole_up_to=4, admit=at_will)
         assert caught.value.outcome is Outcome.SOURCE_MISSING
 
     on_source({}, story)

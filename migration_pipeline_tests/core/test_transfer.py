@@ -2,12 +2,16 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from migration_pipeline.core.copy_file import Copier, CopyLimits
 from migration_pipeline.core.errors import Fatal, Transient
-from migration_pipeline.core.model import CopyResult, Outcome, SourceFile, WantedFile
-from migration_pipeline.core.transfer import PART_BYTES, Copier, transfer
+from migration_pipeline.core.large_file import PART_BYTES
+from migration_pipeline.core.model import CopyResult, FileHeaders, Outcome, SourceFile, WantedFile
+from migration_pipeline.core.ports import Receipt
+from migration_pipeline.core.transfer import transfer
 from migration_pipeline.core.urls import KeyTemplate, UrlRules
 from migration_pipeline_tests.memory_stores import MemorySource, MemoryTarget, md5
 
@@ -27,8 +31,8 @@ async def at_once(seconds: float) -> None:
     assert seconds >= 0
 
 
-def copy(source: MemorySource, target: MemoryTarget, attempts: int = 3) -> CopyResult:
-    copier = Copier(source, target, RULES, attempts, at_once)
+def copy(source: MemorySource, target: MemoryTarget, attempts: int = 3, **limits: Any) -> CopyResult:
+    copier = Copier(source, target, RULES, CopyLimits(max_attempts=attempts, **limits), at_once)
     return asyncio.run(copier.copy(WantedFile(FILE)))
 
 
@@ -118,8 +122,8 @@ def test_one_bad_file_harms_nobody_else_and_every_result_is_recorded() -> None:
     files = [SourceFile("photos", f"{n}.jpg") for n in range(50)]
     source = MemorySource({file: file.blob.encode() for file in files[1:]})
     recorded: list[CopyResult] = []
-    copier = Copier(source, MemoryTarget(), RULES, 1, at_once)
-    done = asyncio.run(transfer([WantedFile(f) for f in files], copier, in_flight=4, record=recorded.extend))
+    copier = Copier(source, MemoryTarget(), RULES, CopyLimits(in_flight=1, max_attempts=1), at_once)
+    done = asyncio.run(transfer([WantedFile(f) for f in files], copier, recorded.extend))
     assert done.outcomes == {Outcome.COPIED: 49, Outcome.SOURCE_MISSING: 1}
     assert {result.file for result in recorded} == set(files)
 
@@ -135,9 +139,9 @@ def test_a_store_that_refuses_us_stops_the_transfer_and_keeps_what_ended() -> No
 
     source = MemorySource(dict.fromkeys(files, b"x"), fault)
     recorded: list[CopyResult] = []
-    copier = Copier(source, MemoryTarget(), RULES, 1, at_once)
+    copier = Copier(source, MemoryTarget(), RULES, CopyLimits(in_flight=1, max_attempts=1), at_once)
     with pytest.raises(Fatal):
-        asyncio.run(transfer([WantedFile(f) for f in files], copier, in_flight=1, record=recorded.extend))
+        asyncio.run(transfer([WantedFile(f) for f in files], copier, recorded.extend))
     assert len(recorded) == 10
     assert source.reads == 11
 
@@ -149,6 +153,116 @@ def test_nothing_goes_on_where_nothing_can_be_recorded() -> None:
         assert results
         raise Transient("the ledger is gone")
 
-    copier = Copier(source, MemoryTarget(), RULES, 1, at_once)
+    copier = Copier(source, MemoryTarget(), RULES, CopyLimits(in_flight=1, max_attempts=1), at_once)
     with pytest.raises(ExceptionGroup):
-        asyncio.run(transfer([WantedFile(FILE)], copier, in_flight=1, record=refuse))
+        asyncio.run(transfer([WantedFile(FILE)], copier, refuse))
+
+
+def test_a_part_that_fails_is_tried_again_and_the_others_are_not() -> None:
+    body = bytes(3 * PART_BYTES)
+    failures, puts = iter([Transient("503")] * 2), []
+
+    def fault() -> None:
+        puts.append(1)
+        error = next(failures, None)
+        if error:
+            raise error
+
+    target = MemoryTarget(part_fault=fault)
+    source = MemorySource({FILE: body})
+    result = copy(source, target)
+    assert (result.outcome, result.attempts, source.reads) == (Outcome.COPIED, 1, 1)
+    assert len(puts) == 5
+    assert target.objects == {KEY: body}
+
+
+def test_an_upload_that_is_given_up_leaves_no_parts() -> None:
+    def fault() -> None:
+        raise Transient("503")
+
+    target = MemoryTarget(part_fault=fault)
+    assert copy(MemorySource({FILE: bytes(2 * PART_BYTES)}), target).outcome is Outcome.GAVE_UP
+    assert (target.objects, target.uploads) == ({}, [])
+
+
+def test_a_lost_reply_to_the_end_of_an_upload_is_not_uploaded_again() -> None:
+    lost, puts = iter([Transient("reply lost")]), []
+
+    def fault() -> None:
+        error = next(lost, None)
+        if error:
+            raise error
+
+    target = MemoryTarget(fault=fault, part_fault=lambda: puts.append(1))
+    result = copy(MemorySource({FILE: bytes(2 * PART_BYTES)}), target)
+    assert (result.outcome, result.attempts, len(puts)) == (Outcome.ALREADY_THERE, 1, 2)
+
+
+def test_a_large_blob_written_while_it_is_read_is_read_anew() -> None:
+    source, old, new = MemorySource(), bytes(2 * PART_BYTES), b"n" * (2 * PART_BYTES)
+    source.blobs[FILE] = old
+    reads = iter(range(100))
+
+    def fault(part: bytes) -> bytes:
+        if next(reads) == 0:
+            source.blobs[FILE] = new
+        return part
+
+    source.fault = fault
+    target = MemoryTarget()
+    result = copy(source, target)
+    assert (result.outcome, result.attempts, result.md5) == (Outcome.COPIED, 2, md5(new))
+    assert target.objects == {KEY: new}
+    assert target.uploads == []
+
+
+def test_memory_holds_so_many_bodies_whatever_is_in_flight() -> None:
+    files = [SourceFile("photos", f"{n}.jpg") for n in range(40)]
+    held = most = 0
+
+    class Watched(MemoryTarget):
+        async def create(self, key: str, body: bytes, headers: FileHeaders) -> Receipt:
+            nonlocal held, most
+            held += len(body)
+            most = max(most, held)
+            await asyncio.sleep(0)
+            held -= len(body)
+            return await super().create(key, body, headers)
+
+    source = MemorySource({file: bytes(1000) for file in files})
+    copier = Copier(source, Watched(), RULES, CopyLimits(in_flight=40, memory=5000), at_once)
+    recorded: list[CopyResult] = []
+    done = asyncio.run(transfer([WantedFile(f) for f in files], copier, recorded.extend))
+    assert done.copied == 40
+    assert most <= 5000
+
+
+def test_a_store_that_gives_back_other_bytes_is_found_out_by_reading_back() -> None:
+    for length in (7, 2 * PART_BYTES):
+        target = MemoryTarget(reads_back=lambda body: body[:-1] + b"?")
+        result = copy(MemorySource({FILE: bytes(length)}), target, read_back="always")
+        assert result.outcome is Outcome.DIGEST_MISMATCH
+        assert target.objects == {}
+    honest = copy(MemorySource({FILE: b"x"}), MemoryTarget(), read_back="always")
+    assert honest.outcome is Outcome.COPIED
+
+
+def test_one_in_a_hundred_is_read_back_by_its_name() -> None:
+    target = MemoryTarget(reads_back=lambda _: b"garbage")
+    files = {SourceFile("photos", f"{n}.jpg"): b"x" for n in range(1000)}
+    copier = Copier(MemorySource(dict(files)), target, RULES, CopyLimits(max_attempts=1), at_once)
+    recorded: list[CopyResult] = []
+    done = asyncio.run(transfer([WantedFile(f) for f in files], copier, recorded.extend))
+    assert 3 <= done.outcomes[Outcome.DIGEST_MISMATCH] <= 25
+
+
+@pytest.mark.parametrize("length", [0, PART_BYTES + 1])
+def test_a_missing_content_type_is_guessed_if_wished(length: int) -> None:
+    jpeg = b"\xff\xd8\xff\xe0" + bytes(length)
+    target = MemoryTarget()
+    result = copy(MemorySource({FILE: jpeg}), target, guess_content_type=True)
+    assert (target.headers[KEY].content_type, result.guessed_type) == ("image/jpeg", True)
+    target = MemoryTarget()
+    assert not copy(MemorySource({FILE: jpeg}), target).guessed_type
+    assert target.headers[KEY].content_type is None
+    assert not copy(MemorySource({FILE: b"words"}), MemoryTarget(), guess_content_type=True).guessed_type

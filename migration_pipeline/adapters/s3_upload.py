@@ -1,0 +1,72 @@
+"""One multipart upload to S3: each part with a SHA-256 that the server verifies, completed only on a free key."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol, TypeVar
+
+from migration_pipeline.core.ports import Receipt
+
+T = TypeVar("T")
+
+_LONGEST_RUN = timedelta(hours=5)
+
+
+class InThread(Protocol):
+    """Runs a call of boto3's in a thread, and translates its errors."""
+
+    def __call__(self, call: Callable[[], T]) -> Awaitable[T]:
+        """Run it."""
+
+
+def uploads_under(client: Any, bucket: str, key: str) -> dict[str, datetime]:  # noqa: ANN401 - boto3 makes its clients at run time
+    """Uploads of exactly this key that are neither completed nor aborted: id and beginning."""
+    pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=key)
+    found = (item for page in pages for item in page.get("Uploads", []))
+    return {item["UploadId"]: item["Initiated"] for item in found if item["Key"] == key}
+
+
+def stale(uploads: Mapping[str, datetime]) -> list[str]:
+    """Those of them that a run left behind which was killed: no run lives so long (dagster.yaml ends it before)."""
+    return [upload_id for upload_id, began in uploads.items() if datetime.now(UTC) - began > _LONGEST_RUN]
+
+
+class S3Upload:
+    """Fulfils `Upload`."""
+
+    def __init__(self, client: Any, in_thread: InThread, *, bucket: str, key: str, upload_id: str) -> None:  # noqa: ANN401 - boto3 makes its clients at run time
+        self._client, self._in_thread = client, in_thread
+        self._upload = {"Bucket": bucket, "Key": key, "UploadId": upload_id}
+        self._parts: dict[int, dict[str, Any]] = {}
+        self._size = 0
+
+    async def put(self, number: int, body: bytes) -> None:
+        answer = await self._in_thread(
+            lambda: self._client.upload_part(**self._upload, PartNumber=number, Body=body, ChecksumAlgorithm="SHA256")
+        )
+        part = {"PartNumber": number, "ETag": answer["ETag"], "ChecksumSHA256": answer.get("ChecksumSHA256")}
+        if number not in self._parts:
+            self._size += len(body)
+        self._parts[number] = {name: value for name, value in part.items() if value}
+
+    async def complete(self) -> Receipt:
+        parts = [self._parts[number] for number in sorted(self._parts)]
+        answer = await self._in_thread(
+            lambda: self._client.complete_multipart_upload(
+                **self._upload,
+                MultipartUpload={"Parts": parts},
+                # S3 refuses an object of another size than this.
+                MpuObjectSize=self._size,
+                IfNoneMatch="*",
+            )
+        )
+        # The ETag of an object of parts is no digest of its bytes; each part's was verified on the way.
+        return Receipt(answer["ETag"].strip('"'), None, answer.get("VersionId"))
+
+    async def abort(self) -> None:
+        def call() -> None:
+            try:
+                self._client.abort_multipart_upload(**self._upload)
+            except self._client.exceptions.NoSuchUpload:
+                return  # over already
+
+        await self._in_thread(call)

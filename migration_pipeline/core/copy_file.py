@@ -1,0 +1,220 @@
+"""Copying one file, verified end to end, with one true outcome."""
+
+import asyncio
+import hashlib
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from migration_pipeline.core.content_type import guess
+from migration_pipeline.core.errors import Permanent, Transient
+from migration_pipeline.core.large_file import PART_BYTES, Links, read_in_parts, upload_in_parts
+from migration_pipeline.core.model import CopyResult, Outcome, SourceFile, WantedFile
+from migration_pipeline.core.pace import Pace
+from migration_pipeline.core.ports import KeyTaken, ObjectFacts, Receipt, SourceBlob, SourceStore, TargetStore
+from migration_pipeline.core.room import Room, Share
+from migration_pipeline.core.urls import UrlRules
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 20.0  # seconds; doubled on each try, drawn with full jitter
+_MAY_HEAL = frozenset({Outcome.DIGEST_MISMATCH, Outcome.SOURCE_CHANGED})
+"""Outcomes of one try that the next need not have: damage on the way, and a blob written while it was read."""
+_LIGHT = 256 * 1024
+"""Bodies up to this size say by their time how busy a store is, and not how large they are."""
+_SAMPLED = 100
+_SIGNATURE_BYTES = 16
+
+ReadBack = Literal["never", "sampled", "always"]
+"""Which copies are read again from S3 and compared: none, one in a hundred, all."""
+Sleep = Callable[[float], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class CopyLimits:
+    """How hard to copy.
+
+    Attributes:
+        in_flight: files copied at the same time.
+        max_attempts: tries per file and run before it is given up.
+        memory: bytes of bodies held at the same time.
+        requests_per_second: of each store, at most.
+        bytes_per_second: read from the source, at most.
+        read_back: which copies are read again and compared.
+        guess_content_type: give a file that has no type the one that its first bytes say.
+    """
+
+    in_flight: int = 64
+    max_attempts: int = 5
+    memory: int = 64 * 1024 * 1024
+    requests_per_second: float | None = None
+    bytes_per_second: float | None = None
+    read_back: ReadBack = "sampled"
+    guess_content_type: bool = False
+
+
+@dataclass(slots=True)
+class Copier:
+    """Copies single files from one store to the other. For one event loop."""
+
+    source: SourceStore
+    target: TargetStore
+    urls: UrlRules
+    limits: CopyLimits = field(default_factory=CopyLimits)
+    sleep: Sleep = asyncio.sleep
+    source_pace: Pace = field(init=False)
+    target_pace: Pace = field(init=False)
+    _links: Links = field(init=False)
+
+    def __post_init__(self) -> None:
+        limits = self.limits
+        self.source_pace = Pace(limits.in_flight, limits.requests_per_second, limits.bytes_per_second)
+        self.target_pace = Pace(limits.in_flight, limits.requests_per_second)
+        self._links = Links(self.source, self.target, self.source_pace, self.target_pace, Room(limits.memory))
+
+    async def copy(self, wanted: WantedFile) -> CopyResult:
+        """Copy one file, trying again after passing errors; only `Fatal` errors leave this function."""
+        began, attempt = time.monotonic(), 0
+        while True:
+            attempt += 1
+            try:
+                result = await self._once(wanted.file)
+            except Permanent as error:
+                result = CopyResult(wanted.file, error.outcome, message=error.message)
+            except Transient as error:
+                if attempt < self.limits.max_attempts:
+                    await self.sleep(pause(attempt, error.retry_after))
+                    continue
+                result = CopyResult(wanted.file, Outcome.GAVE_UP, message=error.message)
+            if result.outcome in _MAY_HEAL and attempt < self.limits.max_attempts:
+                await self.sleep(pause(attempt, None))
+                continue
+            return replace(result, attempts=attempt, seconds=time.monotonic() - began)
+
+    async def _once(self, file: SourceFile) -> CopyResult:
+        key = self.urls.key_of(file)
+        async with self._links.room.share() as share:
+            blob = await self._read(file, share)
+            if blob.body is not None:
+                return await self._whole(file, key, blob, blob.body)
+        return await self._in_parts(file, key, blob)
+
+    async def _read(self, file: SourceFile, share: Share) -> SourceBlob:
+        async with self.source_pace.request() as request:
+
+            async def admit(size: int) -> None:
+                request.answered()
+                await share.take(size)
+                await self.source_pace.pass_bytes(size)
+
+            return await self.source.read(file, whole_up_to=PART_BYTES, admit=admit)
+
+    async def _whole(self, file: SourceFile, key: str, blob: SourceBlob, body: bytes) -> CopyResult:
+        md5 = hashlib.md5(body, usedforsecurity=False).digest()
+        _check_length(blob, len(body))
+        _check_digest(blob, md5)
+        guessed = self._guessed_type(blob, body)
+        if guessed is not None:
+            blob = replace(blob, headers=replace(blob.headers, content_type=guessed))
+        try:
+            async with self.target_pace.request() as request:
+                receipt = await self.target.create(key, body, blob.headers)
+                if len(body) <= _LIGHT:
+                    request.answered()
+        except KeyTaken:
+            return await self._compare(file, key, blob.size, md5)
+        result = await self._verified(file, key, receipt, blob.size, md5)
+        return replace(result, guessed_type=guessed is not None)
+
+    def _guessed_type(self, blob: SourceBlob, start: bytes) -> str | None:
+        return guess(start) if self.limits.guess_content_type and not blob.headers.content_type else None
+
+    async def _in_parts(self, file: SourceFile, key: str, blob: SourceBlob) -> CopyResult:
+        def check(md5: bytes) -> None:
+            _check_digest(blob, md5)
+
+        guessed = None
+        if self.limits.guess_content_type and not blob.headers.content_type:
+            async with self.source_pace.request():
+                guessed = guess(await self.source.read_part(file, etag=blob.etag, start=0, length=_SIGNATURE_BYTES))
+        if guessed is not None:
+            blob = replace(blob, headers=replace(blob.headers, content_type=guessed))
+        try:
+            receipt, md5 = await upload_in_parts(self._links, file, key, blob, check=check, retry=self._retry)
+        except KeyTaken:
+            return await self._compare(file, key, blob.size, await self._digest(file, blob))
+        if receipt is None:
+            return await self._compare(file, key, blob.size, md5)
+        result = await self._verified(file, key, receipt, blob.size, md5)
+        return replace(result, guessed_type=guessed is not None)
+
+    async def _digest(self, file: SourceFile, blob: SourceBlob) -> bytes:
+        """The source's digest, of bytes read."""
+        md5 = await read_in_parts(self._links, file, blob, retry=self._retry)
+        _check_digest(blob, md5)
+        return md5
+
+    async def _verified(self, file: SourceFile, key: str, receipt: Receipt, size: int, md5: bytes) -> CopyResult:
+        confirmed = receipt.md5
+        if self._reads_back(file):
+            there = await self._describe(key, read=True)
+            confirmed = there.md5 if there is not None and there.size == size else b""
+        if confirmed is not None and confirmed != md5:
+            await self.target.remove(key, receipt)
+            raise Permanent(
+                Outcome.DIGEST_MISMATCH, "S3 confirmed another digest than was sent; the object was removed"
+            )
+        return CopyResult(file, Outcome.COPIED, size, md5, receipt.etag)
+
+    async def _compare(self, file: SourceFile, key: str, size: int, md5: bytes) -> CopyResult:
+        """The key is taken: by an earlier try of ours whose reply was lost, or by somebody else."""
+        there = await self._describe(key)
+        if there is not None and there.md5 is None and there.size == size:
+            there = await self._describe(key, read=True)
+        if there is None:
+            raise Transient("an object under the key vanished while it was compared")
+        if (there.size, there.md5) == (size, md5):
+            return CopyResult(file, Outcome.ALREADY_THERE, size, md5, there.etag)
+        held = f" with MD5 {there.md5.hex()}" if there.md5 else ""
+        raise Permanent(
+            Outcome.TARGET_CONFLICT, f"S3 holds {there.size} bytes{held}, the source {size} bytes with {md5.hex()}"
+        )
+
+    async def _describe(self, key: str, *, read: bool = False) -> ObjectFacts | None:
+        async with self.target_pace.request():
+            return await self.target.describe(key, read=read)
+
+    def _reads_back(self, file: SourceFile) -> bool:
+        policy = self.limits.read_back
+        return policy == "always" or (policy == "sampled" and file.file_id.int % _SAMPLED == 0)
+
+    async def _retry(self, call: Callable[[], Awaitable[None]]) -> None:
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return await call()
+            except Transient as error:
+                if attempt >= self.limits.max_attempts:
+                    raise
+                await self.sleep(pause(attempt, error.retry_after))
+
+
+def pause(attempt: int, retry_after: float | None) -> float:
+    """Seconds before the next try: full jitter under a doubling bound, never less than the store asked for."""
+    bound = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (attempt - 1))
+    jitter = random.uniform(0, bound)  # noqa: S311 - spreads load, guards nothing
+    return jitter if retry_after is None else min(retry_after, 10 * _LONGEST_PAUSE) + jitter
+
+
+def _check_length(blob: SourceBlob, length: int) -> None:
+    if length != blob.size:
+        raise Transient(f"the source sent {length} of {blob.size} bytes")
+
+
+def _check_digest(blob: SourceBlob, md5: bytes) -> None:
+    if blob.md5 is not None and blob.md5 != md5:
+        raise Permanent(
+            Outcome.DIGEST_MISMATCH,
+            f"the bytes have MD5 {md5.hex()}, the blob's Content-MD5 says {blob.md5.hex()}",
+        )

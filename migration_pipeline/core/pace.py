@@ -1,0 +1,219 @@
+"""How hard a store may be pressed: an adaptive number of requests at once, and ceilings by the second.
+
+`AdaptiveLimit` is the rule and knows no clock; `Pace` applies it to requests within an event loop.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from migration_pipeline.core.errors import Transient
+
+_SHRINK = 0.7
+_SLOW_SECONDS = 2.0
+_TIMES_SLOWER = 4.0
+_RECENT_WEIGHT = 0.2
+_USUAL_RISES, _USUAL_FALLS = 0.002, 0.1
+"""Weights of moving averages. What is usual follows quickly when a store gets faster and slowly when it gets slower,
+so that a store that slows down is seen to, and one that stays slow is at last taken as it is."""
+_LONGEST_REST = 120.0
+"""Seconds that a store's Retry-After is obeyed at most; it is asked again then."""
+
+Clock = Callable[[], float]
+Sleep = Callable[[float], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class AdaptiveLimit:
+    """Additive increase, multiplicative decrease: TCP's rule, for requests at once.
+
+    One more after as many good answers as there may be requests, so one a round trip; three tenths fewer when the
+    store is overloaded, at most once for the requests that were under way together, for they all met the same moment.
+
+    Attributes:
+        ceiling: requests at once at most.
+        lowest: the smallest value since the start.
+        overloads: how often the store was found overloaded.
+    """
+
+    ceiling: int
+    lowest: int = 0
+    overloads: int = 0
+    _limit: float = 0.0
+    _shrunk_at: float = float("-inf")
+    _usual: float = 0.0
+    _recent: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._limit, self.lowest = float(self.ceiling), self.ceiling
+
+    @property
+    def limit(self) -> int:
+        """Requests at once now; never less than one."""
+        return int(self._limit)
+
+    def good(self, *, began: float, seconds: float | None, now: float) -> None:
+        """A request succeeded.
+
+        Args:
+            began: when it was sent.
+            seconds: until its answer, where this tells of the store's load and not of the body's size.
+            now: on the same clock.
+        """
+        if seconds is not None:
+            self._usual = self._usual or seconds
+            self._usual += (seconds - self._usual) * (_USUAL_RISES if seconds > self._usual else _USUAL_FALLS)
+            self._recent += (seconds - self._recent) * (_RECENT_WEIGHT if self._recent else 1)
+            if self._recent > max(_SLOW_SECONDS, _TIMES_SLOWER * self._usual):
+                self.overloaded(began=began, now=now)
+                return
+        self._limit = min(float(self.ceiling), self._limit + 1 / self._limit)
+
+    def overloaded(self, *, began: float, now: float) -> None:
+        """The store said so, ran out of time, or became slow."""
+        self.overloads += 1
+        if began < self._shrunk_at:
+            return
+        self._shrunk_at = now
+        self._limit = max(1.0, self._limit * _SHRINK)
+        self.lowest = min(self.lowest, self.limit)
+
+
+class PaceFacts(NamedTuple):
+    """How a store was pressed, for people to look at.
+
+    Attributes:
+        limit: requests at once, at the end.
+        lowest: the fewest in between.
+        overloads: how often the store was found overloaded.
+    """
+
+    limit: int = 0
+    lowest: int = 0
+    overloads: int = 0
+
+    def plus(self, other: "PaceFacts") -> "PaceFacts":
+        """Of two passes, one after the other."""
+        lowest = min(self.lowest or other.lowest, other.lowest or self.lowest)
+        return PaceFacts(other.limit or self.limit, lowest, self.overloads + other.overloads)
+
+
+@dataclass(slots=True)
+class Request:
+    """A request under way; `answered` says that the store has begun to answer."""
+
+    began: float
+    seconds: float | None = None
+    clock: Clock = time.monotonic
+
+    def answered(self) -> None:
+        """Take the time until now as the store's own: call it before a body of any size is waited for."""
+        self.seconds = self.clock() - self.began
+
+
+@dataclass(slots=True)
+class _Rate:
+    """So much a second, evenly."""
+
+    per_second: float | None
+    _next: float = 0.0
+
+    def wait(self, amount: float, now: float) -> float:
+        """Seconds until this much may pass; it counts as passed."""
+        if not self.per_second:
+            return 0.0
+        begins = max(self._next, now)
+        self._next = begins + amount / self.per_second
+        return begins - now
+
+
+@dataclass(slots=True)
+class Pace:
+    """One store's limits, in force. For one event loop.
+
+    Attributes:
+        ceiling: requests at once at most.
+        requests_per_second: at most; `None` for no bound.
+        bytes_per_second: at most; `None` for no bound.
+    """
+
+    ceiling: int
+    requests_per_second: float | None = None
+    bytes_per_second: float | None = None
+    clock: Clock = time.monotonic
+    sleep: Sleep = asyncio.sleep
+    _limit: AdaptiveLimit = field(init=False)
+    _requests: _Rate = field(init=False)
+    _bytes: _Rate = field(init=False)
+    _at_work: int = 0
+    _rest_until: float = 0.0
+    _waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        self._limit = AdaptiveLimit(self.ceiling)
+        self._requests, self._bytes = _Rate(self.requests_per_second), _Rate(self.bytes_per_second)
+
+    @property
+    def facts(self) -> PaceFacts:
+        return PaceFacts(self._limit.limit, self._limit.lowest, self._limit.overloads)
+
+    @asynccontextmanager
+    async def request(self) -> AsyncIterator[Request]:
+        """A place for one request, once the store may be asked; its end teaches the limit."""
+        await self._enter()
+        request = Request(self.clock(), clock=self.clock)
+        try:
+            yield request
+        except Transient as error:
+            now = self.clock()
+            if error.retry_after is not None:
+                self._rest_until = max(self._rest_until, now + min(error.retry_after, _LONGEST_REST))
+            if error.overload:
+                self._limit.overloaded(began=request.began, now=now)
+            raise
+        else:
+            self._limit.good(began=request.began, seconds=request.seconds, now=self.clock())
+        finally:
+            self._at_work -= 1
+            self._wake()
+
+    async def pass_bytes(self, amount: int) -> None:
+        """Wait until so many bytes may pass."""
+        wait = self._bytes.wait(amount, self.clock())
+        if wait:
+            await self.sleep(wait)
+
+    async def _enter(self) -> None:
+        if self._waiting or self._at_work >= self._limit.limit:
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._at_work -= 1
+                    self._wake()
+                raise
+        else:
+            self._at_work += 1
+        try:
+            while (rest := self._rest_until - self.clock()) > 0:
+                await self.sleep(rest)
+            wait = self._requests.wait(1, self.clock())
+            if wait:
+                await self.sleep(wait)
+        except BaseException:
+            self._at_work -= 1
+            self._wake()
+            raise
+
+    def _wake(self) -> None:
+        while self._waiting and self._at_work < self._limit.limit:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self._at_work += 1
+                turn.set_result(None)

@@ -1,0 +1,173 @@
+"""The copy engine on real stores behind a proxy that misbehaves: every file ends copied and equal, none wrong.
+
+`make soak-faults` runs all kinds at all rates; here every kind runs once.
+"""
+
+import asyncio
+import hashlib
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import boto3
+import pytest
+from azure.storage.blob import BlobServiceClient, ContentSettings
+
+from migration_pipeline.adapters.azure_blob import AzureBlobSource, AzureCredentials
+from migration_pipeline.adapters.s3 import Bucket, S3Target
+from migration_pipeline.core.copy_file import Copier, CopyLimits
+from migration_pipeline.core.errors import Fatal
+from migration_pipeline.core.model import CopyResult, Outcome, SourceFile, WantedFile
+from migration_pipeline.core.transfer import Transferred, transfer
+from migration_pipeline.core.urls import KeyTemplate, UrlRules
+from migration_pipeline.sandbox import Sandbox
+from migration_pipeline.sandbox.fault_proxy import Fault, FaultProxy
+
+LARGE = 20 * 1024 * 1024 + 1
+TIMEOUT = 2.0
+_SLOW_DOWN = "<?xml version='1.0' encoding='utf-8'?><Error><Code>SlowDown</Code></Error>"
+BUSY = f"503 Slow Down\r\nContent-Length: {len(_SLOW_DOWN)}\r\nContent-Type: application/xml\r\n\r\n{_SLOW_DOWN}"
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Files in a container of their own."""
+
+    container: str
+    bodies: dict[str, bytes]
+
+    @property
+    def wanted(self) -> list[WantedFile]:
+        return [WantedFile(SourceFile(self.container, name)) for name in self.bodies]
+
+
+@pytest.fixture(scope="module")
+def files(sandbox: Sandbox) -> Files:
+    made = random.Random(7)
+    bodies = {f"{n}.jpg": made.randbytes(made.randint(2_000, 60_000)) for n in range(60)}
+    bodies["empty.jpg"] = b""
+    bodies["large.mp4"] = made.randbytes(LARGE)
+    container = f"faults{uuid4().hex[:12]}"
+    key = sandbox.environment["AZURE_STORAGE_KEY"]
+    with BlobServiceClient(sandbox.azure_account_url, credential=key) as azure:
+        azure.create_container(container)
+        for name, body in bodies.items():
+            md5 = bytearray(hashlib.md5(body, usedforsecurity=False).digest())
+            settings = ContentSettings(content_type="image/jpeg", content_md5=md5)
+            azure.get_blob_client(container, name).upload_blob(body, content_settings=settings)
+    return Files(container, bodies)
+
+
+@pytest.fixture
+def s3(sandbox: Sandbox) -> Iterator[Any]:
+    client = boto3.client("s3", endpoint_url=sandbox.s3_endpoint_url, region_name="us-east-1")
+    yield client
+    client.close()
+
+
+async def soon(seconds: float) -> None:
+    await asyncio.sleep(min(seconds, 0.02))
+
+
+def copy_all(
+    sandbox: Sandbox, files: Files, bucket: str, *, source: Sequence[Fault] = (), target: Sequence[Fault] = ()
+) -> tuple[Transferred, list[CopyResult], list[FaultProxy]]:
+    """Copy all files with these faults before the stores."""
+    azure_port, s3_port = (urlsplit(url).port or 0 for url in (sandbox.azure_account_url, sandbox.s3_endpoint_url))
+    with FaultProxy(azure_port, source) as azure, FaultProxy(s3_port, target) as s3:
+        account = sandbox.azure_account_url.replace(f":{azure_port}", f":{azure.port}")
+        endpoint = f"http://127.0.0.1:{s3.port}"
+        rules = UrlRules(
+            account_url=account,
+            containers=[files.container],
+            alias_hosts={},
+            public_base_url="https://cdn.example.com",
+            keys=KeyTemplate(),
+        )
+        recorded: list[CopyResult] = []
+
+        async def work() -> Transferred:
+            credentials = AzureCredentials(sandbox.environment["AZURE_STORAGE_KEY"])
+            async with (
+                AzureBlobSource(account, [files.container], credentials, timeout=TIMEOUT) as reading,
+                S3Target(Bucket(bucket, "us-east-1", endpoint), timeout=TIMEOUT) as writing,
+            ):
+                copier = Copier(reading, writing, rules, CopyLimits(in_flight=16, max_attempts=40), soon)
+                return await transfer(files.wanted, copier, recorded.extend)
+
+        done = asyncio.run(work())
+        return done, recorded, [azure, s3]
+
+
+FAULTS: dict[str, tuple[Sequence[Fault], Sequence[Fault]]] = {
+    "source 503": ([Fault("status", 0.3, "^GET")], []),
+    "source 500": ([Fault("status", 0.3, "^GET", "500 Oops\r\nContent-Length: 0\r\n\r\n")], []),
+    "source reset": ([Fault("reset", 0.3, "^GET")], []),
+    "source hangs": ([Fault("hang", 0.05, "^GET")], []),
+    "source cuts bodies": ([Fault("cut_body", 0.3, "^GET")], []),
+    "source is slow at times": ([Fault("delay", 0.1, "^GET", seconds=0.5)], []),
+    "target slow down": ([], [Fault("status", 0.3, "^(PUT|POST)", BUSY)]),
+    "target reset": ([], [Fault("reset", 0.3)]),
+    "target hangs": ([], [Fault("hang", 0.05, "^PUT")]),
+    "target cuts uploads": ([], [Fault("cut_upload", 0.3, "^PUT")]),
+    "target loses replies": ([], [Fault("lost_reply", 0.3, "^(PUT|POST)")]),
+    "target loses every kind of reply": ([], [Fault("lost_reply", 0.1)]),
+    "both in every way": (
+        [Fault("status", 0.1), Fault("reset", 0.1), Fault("cut_body", 0.1)],
+        [Fault("status", 0.1, answer=BUSY), Fault("cut_upload", 0.1, "^PUT"), Fault("lost_reply", 0.1)],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_every_file_ends_copied_and_equal(sandbox: Sandbox, files: Files, s3: Any, kind: str) -> None:
+    bucket = f"f{uuid4().hex[:12]}"
+    s3.create_bucket(Bucket=bucket)
+    on_source, on_target = FAULTS[kind]
+    done, recorded, proxies = copy_all(sandbox, files, bucket, source=on_source, target=on_target)
+    assert sum(proxy.happened.total() for proxy in proxies) > 0
+    check(s3, files, bucket, recorded)
+    assert done.failed == 0
+
+
+def check(s3: Any, files: Files, bucket: str, recorded: Sequence[CopyResult]) -> None:
+    """What was recorded and what is in S3 agree exactly, byte for byte, and no part of an upload is left."""
+    assert sorted(result.file.blob for result in recorded) == sorted(files.bodies)
+    assert {result.outcome for result in recorded} <= {Outcome.COPIED, Outcome.ALREADY_THERE}
+    listed = {item["Key"]: item["Size"] for item in s3.list_objects_v2(Bucket=bucket)["Contents"]}
+    assert listed == {f"{files.container}/{name}": len(body) for name, body in files.bodies.items()}
+    for result in recorded:
+        key = f"{files.container}/{result.file.blob}"
+        body = files.bodies[result.file.blob]
+        assert s3.get_object(Bucket=bucket, Key=key)["Body"].read() == body
+        assert (result.size, result.md5) == (len(body), hashlib.md5(body, usedforsecurity=False).digest())
+    assert s3.list_multipart_uploads(Bucket=bucket).get("Uploads", []) == []
+
+
+def test_after_a_burst_the_old_pace_comes_back(sandbox: Sandbox, files: Files, s3: Any) -> None:
+    bucket = f"f{uuid4().hex[:12]}"
+    s3.create_bucket(Bucket=bucket)
+    answers = iter(range(1_000_000))
+
+    class Ending(list[Fault]):
+        """Thirty requests are too many, then none is."""
+
+        def __iter__(self) -> Iterator[Fault]:
+            return iter([Fault("status", 1.0, "^PUT", BUSY)] if next(answers) < 30 else [])
+
+    done, recorded, _ = copy_all(sandbox, files, bucket, target=Ending())
+    check(s3, files, bucket, recorded)
+    assert done.target_pace.overloads >= 16
+    assert done.target_pace.lowest < 16
+    assert done.target_pace.limit > done.target_pace.lowest
+
+
+def test_a_store_that_refuses_us_for_good_stops_the_run(sandbox: Sandbox, files: Files, s3: Any) -> None:
+    bucket = f"f{uuid4().hex[:12]}"
+    s3.create_bucket(Bucket=bucket)
+    refusal = "403 Forbidden\r\nx-ms-error-code: AuthenticationFailed\r\nContent-Length: 0\r\n\r\n"
+    with pytest.raises(Fatal, match="AZURE_STORAGE_KEY"):
+        copy_all(sandbox, files, bucket, source=[Fault("status", 1.0, "^GET", refusal)])
