@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check install lock clean
+.PHONY: demo test check bench install lock clean
 
 ## demo: migrate a made-up app on real servers of this machine; KEEP=1 leaves the Dagster UI running
 demo: install
@@ -20,6 +20,10 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	DAGSTER_HOME=$$(mktemp -d) $(BIN)/dg check defs
+
+## bench: our copy engine beside rclone and the vendors' SDKs; writes benchmarks/results/copy_engine.json
+bench: install
+	$(BIN)/python -m benchmarks.copy_engine
 
 install: $(VENV)/installed
 

@@ -6,6 +6,7 @@ files in parts, and writes the keys that obstore would alter on the way.
 
 import asyncio
 import hashlib
+import os
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from typing import Any, Self, TypeVar
 from migration_pipeline.adapters.s3_errors import REMEDIES, UNUSABLE, refused, translated
 from migration_pipeline.adapters.s3_headers import StoreAs, for_boto3, for_obstore, obstore_encryption
 from migration_pipeline.adapters.s3_upload import S3Upload, stale, uploads_under
-from migration_pipeline.core.errors import Fatal, Transient
+from migration_pipeline.core.errors import Fatal, Permanent, Transient
 from migration_pipeline.core.model import FileHeaders
 from migration_pipeline.core.ports import KeyTaken, ObjectFacts, Receipt
 
@@ -61,6 +62,9 @@ class S3Target:
         self._etag_is_md5 = self._store_as.etag_is_md5
 
     async def __aenter__(self) -> Self:
+        # obstore's runtime starts a thread for every core otherwise, which costs more than it brings: one worker
+        # process is one core's work.
+        os.environ.setdefault("TOKIO_WORKER_THREADS", "1")
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="s3")
         self._client = await asyncio.get_running_loop().run_in_executor(
             self._pool, open_client, self._bucket, self._timeout
@@ -77,12 +81,12 @@ class S3Target:
     async def check(self) -> None:
         await self._in_thread(lambda: self._client.head_bucket(Bucket=self._bucket.name), self._unusable)
 
-    async def create(self, key: str, body: bytes, headers: FileHeaders) -> Receipt:
+    async def create(self, key: str, body: bytes, md5: bytes, headers: FileHeaders) -> Receipt:
         if carried_unchanged(key):
             etag, version = await self._put(key, body, headers)
         else:
             etag, version = await self._in_thread(lambda: self._put_with_boto3(key, body, headers))
-        return await self._receipt(key, body, etag, version)
+        return await self._receipt(key, md5, etag, version)
 
     async def begin(self, key: str, headers: FileHeaders) -> S3Upload:
         # Asked first: an upload that can only be refused at its end would cost all its bytes.
@@ -112,6 +116,9 @@ class S3Target:
         return S3Upload(self._client, self._in_thread, bucket=self._bucket.name, key=key, upload_id=upload_id)
 
     async def describe(self, key: str, *, read: bool = False) -> ObjectFacts | None:
+        if read and carried_unchanged(key):
+            return await self._read(key)
+
         def look() -> ObjectFacts | None:
             head = self._head(key)
             if head is None:
@@ -162,15 +169,31 @@ class S3Target:
         )
         return answer["ETag"].strip('"'), answer.get("VersionId")
 
-    async def _receipt(self, key: str, body: bytes, etag: str, version: str | None) -> Receipt:
+    async def _receipt(self, key: str, md5: bytes, etag: str, version: str | None) -> Receipt:
         """What was confirmed. The server has checked the SHA-256 in any case; an MD5 in the ETag confirms twice."""
         confirmed = _md5_in(etag) if self._etag_is_md5 else None
-        if confirmed is not None and confirmed != hashlib.md5(body, usedforsecurity=False).digest():
+        if confirmed is not None and confirmed != md5:
             head = await self._in_thread(lambda: self._head(key))
             if head is not None and not _etag_means_md5(head):
                 self._etag_is_md5 = False
                 confirmed = None
         return Receipt(etag, confirmed, version)
+
+    async def _read(self, key: str) -> ObjectFacts | None:
+        """The object read back by the client that costs least."""
+        import obstore.exceptions  # noqa: PLC0415 - imported where bytes are moved, not in every process
+
+        digest = hashlib.md5(usedforsecurity=False)
+        try:
+            found = await obstore.get_async(self._store, key)
+            async for chunk in found.stream(_READ_BYTES):
+                digest.update(chunk)
+        except (obstore.exceptions.BaseError, FileNotFoundError) as error:
+            meaning = refused(str(error))
+            if isinstance(meaning, Permanent):
+                return None
+            raise meaning from None
+        return ObjectFacts(found.meta["size"], digest.digest(), (found.meta["e_tag"] or "").strip('"'))
 
     def _head(self, key: str) -> Any:  # noqa: ANN401 - boto3's answer, or None
         from botocore.exceptions import ClientError  # noqa: PLC0415 - as for obstore

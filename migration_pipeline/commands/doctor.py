@@ -1,5 +1,6 @@
 """`doctor`: every setting, and every store's reachability and rights, each with a remedy where it is wrong."""
 
+import hashlib
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -106,7 +107,9 @@ def _target(settings: Settings) -> Iterator[Finding]:
     async def check() -> None:
         async with open_target(settings) as target:
             await target.check()
-            receipt = await target.create(key, b"probe", FileHeaders(content_type="text/plain"))
+            body = b"probe"
+            md5 = hashlib.md5(body, usedforsecurity=False).digest()
+            receipt = await target.create(key, body, md5, FileHeaders(content_type="text/plain"))
             await target.remove(key, receipt)
 
     run(check())

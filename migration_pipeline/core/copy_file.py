@@ -118,7 +118,7 @@ class Copier:
             blob = replace(blob, headers=replace(blob.headers, content_type=guessed))
         try:
             async with self.target_pace.request() as request:
-                receipt = await self.target.create(key, body, blob.headers)
+                receipt = await self.target.create(key, body, md5, blob.headers)
                 if len(body) <= _LIGHT:
                     request.answered()
         except KeyTaken:

@@ -6,10 +6,10 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from types import TracebackType
+from typing import NamedTuple, Self
 
 from migration_pipeline.core.errors import Transient
 
@@ -103,19 +103,6 @@ class PaceFacts(NamedTuple):
 
 
 @dataclass(slots=True)
-class Request:
-    """A request under way; `answered` says that the store has begun to answer."""
-
-    began: float
-    seconds: float | None = None
-    clock: Clock = time.monotonic
-
-    def answered(self) -> None:
-        """Take the time until now as the store's own: call it before a body of any size is waited for."""
-        self.seconds = self.clock() - self.began
-
-
-@dataclass(slots=True)
 class _Rate:
     """So much a second, evenly."""
 
@@ -161,25 +148,9 @@ class Pace:
     def facts(self) -> PaceFacts:
         return PaceFacts(self._limit.limit, self._limit.lowest, self._limit.overloads)
 
-    @asynccontextmanager
-    async def request(self) -> AsyncIterator[Request]:
+    def request(self) -> "Request":
         """A place for one request, once the store may be asked; its end teaches the limit."""
-        await self._enter()
-        request = Request(self.clock(), clock=self.clock)
-        try:
-            yield request
-        except Transient as error:
-            now = self.clock()
-            if error.retry_after is not None:
-                self._rest_until = max(self._rest_until, now + min(error.retry_after, _LONGEST_REST))
-            if error.overload:
-                self._limit.overloaded(began=request.began, now=now)
-            raise
-        else:
-            self._limit.good(began=request.began, seconds=request.seconds, now=self.clock())
-        finally:
-            self._at_work -= 1
-            self._wake()
+        return Request(self)
 
     async def pass_bytes(self, amount: int) -> None:
         """Wait until so many bytes may pass."""
@@ -187,7 +158,8 @@ class Pace:
         if wait:
             await self.sleep(wait)
 
-    async def _enter(self) -> None:
+    async def enter(self) -> None:
+        """Wait for a place, and for the moment from which the store may be asked."""
         if self._waiting or self._at_work >= self._limit.limit:
             turn = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
@@ -211,9 +183,51 @@ class Pace:
             self._wake()
             raise
 
+    def leave(self, request: "Request", error: BaseException | None) -> None:
+        """Give the place back, and learn from how the request ended."""
+        now = self.clock()
+        if error is None:
+            self._limit.good(began=request.began, seconds=request.seconds, now=now)
+        elif isinstance(error, Transient):
+            if error.retry_after is not None:
+                self._rest_until = max(self._rest_until, now + min(error.retry_after, _LONGEST_REST))
+            if error.overload:
+                self._limit.overloaded(began=request.began, now=now)
+        self._at_work -= 1
+        self._wake()
+
     def _wake(self) -> None:
         while self._waiting and self._at_work < self._limit.limit:
             turn = self._waiting.popleft()
             if not turn.done():
                 self._at_work += 1
                 turn.set_result(None)
+
+
+class Request:
+    """One request under way, for the `async with` block that sends it.
+
+    Attributes:
+        began: when it was sent.
+        seconds: until its answer, if that was noted.
+    """
+
+    __slots__ = ("_pace", "began", "seconds")
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace, self.began = pace, 0.0
+        self.seconds: float | None = None
+
+    async def __aenter__(self) -> Self:
+        await self._pace.enter()
+        self.began = self._pace.clock()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pace.leave(self, error)
+
+    def answered(self) -> None:
+        """Take the time until now as the store's own: call it before a body of any size is waited for."""
+        self.seconds = self._pace.clock() - self.began

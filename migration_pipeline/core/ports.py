@@ -98,8 +98,11 @@ class TargetStore(Protocol):
     async def check(self) -> None:
         """Raise `Fatal` where the bucket is missing or refuses us."""
 
-    async def create(self, key: str, body: bytes, headers: FileHeaders) -> Receipt:
-        """Create an object from bytes whose checksum the server verifies; raises `KeyTaken`."""
+    async def create(self, key: str, body: bytes, md5: bytes, headers: FileHeaders) -> Receipt:
+        """Create an object from bytes whose checksum the server verifies; raises `KeyTaken`.
+
+        `md5` is that of `body`, given so that nobody computes it twice.
+        """
 
     async def begin(self, key: str, headers: FileHeaders) -> "Upload":
         """Begin an upload in parts; raises `KeyTaken` where there is an object already."""

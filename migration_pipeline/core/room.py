@@ -2,15 +2,25 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Self
 
 
 class Share:
-    """What one file holds of the room."""
+    """What one file holds of the room; given back at the end of the `async with` block."""
+
+    __slots__ = ("_room", "size")
 
     def __init__(self, room: "Room") -> None:
         self._room, self.size = room, 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._room.give_back(self.size)
 
     async def take(self, size: int) -> None:
         """Wait until there is room for so many bytes more, in turn."""
@@ -29,14 +39,9 @@ class Room:
         self._size = self._free = size
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
-    @asynccontextmanager
-    async def share(self) -> AsyncIterator[Share]:
-        """A share that is given back at the end of the block; empty at first."""
-        share = Share(self)
-        try:
-            yield share
-        finally:
-            self.give_back(share.size)
+    def share(self) -> Share:
+        """A share, empty at first."""
+        return Share(self)
 
     async def take(self, size: int) -> None:
         """Wait for room; whoever takes gives back."""

@@ -51,10 +51,10 @@ def key() -> str:
 def test_an_object_is_created_once_and_never_replaced(on_target: WithTarget) -> None:
     async def story(target: TargetStore) -> None:
         name = key()
-        receipt = await target.create(name, b"first", HEADERS)
+        receipt = await target.create(name, b"first", md5(b"first"), HEADERS)
         assert receipt.md5 in (None, md5(b"first"))
         with pytest.raises(KeyTaken):
-            await target.create(name, b"second", HEADERS)
+            await target.create(name, b"second", md5(b"second"), HEADERS)
         with pytest.raises(KeyTaken):
             await target.begin(name, HEADERS)
         there = await target.describe(name)
@@ -99,7 +99,7 @@ def test_parts_do_not_replace_an_object_that_came_meanwhile(on_target: WithTarge
         name = key()
         upload = await target.begin(name, HEADERS)
         await upload.put(1, b"ours")
-        await target.create(name, b"theirs", HEADERS)
+        await target.create(name, b"theirs", md5(b"theirs"), HEADERS)
         with pytest.raises(KeyTaken):
             await upload.complete()
         await upload.abort()
@@ -113,8 +113,8 @@ def test_parts_do_not_replace_an_object_that_came_meanwhile(on_target: WithTarge
 def test_only_the_object_of_the_receipt_is_removed(on_target: WithTarget) -> None:
     async def story(target: TargetStore) -> None:
         ours, theirs = key(), key()
-        receipt = await target.create(ours, b"ours", HEADERS)
-        await target.create(theirs, b"theirs", HEADERS)
+        receipt = await target.create(ours, b"ours", md5(b"ours"), HEADERS)
+        await target.create(theirs, b"theirs", md5(b"theirs"), HEADERS)
         await target.remove(theirs, receipt)
         assert await target.describe(theirs) is not None
         await target.remove(ours, receipt)
@@ -133,7 +133,7 @@ def test_keys_are_written_as_they_are(sandbox: Sandbox, name: str) -> None:
 
     async def story() -> None:
         async with S3Target(Bucket(sandbox.bucket, "us-east-1", sandbox.s3_endpoint_url)) as target:
-            await target.create(written, b"x", HEADERS)
+            await target.create(written, b"x", md5(b"x"), HEADERS)
             # HEAD goes through boto3, the PUT through obstore: both must mean the same key.
             assert await target.describe(written) is not None
 

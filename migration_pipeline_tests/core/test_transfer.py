@@ -221,13 +221,13 @@ def test_memory_holds_so_many_bodies_whatever_is_in_flight() -> None:
     held = most = 0
 
     class Watched(MemoryTarget):
-        async def create(self, key: str, body: bytes, headers: FileHeaders) -> Receipt:
+        async def create(self, key: str, body: bytes, md5: bytes, headers: FileHeaders) -> Receipt:
             nonlocal held, most
             held += len(body)
             most = max(most, held)
             await asyncio.sleep(0)
             held -= len(body)
-            return await super().create(key, body, headers)
+            return await super().create(key, body, md5, headers)
 
     source = MemorySource({file: bytes(1000) for file in files})
     copier = Copier(source, Watched(), RULES, CopyLimits(in_flight=40, memory=5000), at_once)
