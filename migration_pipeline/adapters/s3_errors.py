@@ -17,7 +17,11 @@ _FATAL = {
     "ExpiredToken": CREDENTIALS,
     "InvalidAccessKeyId": CREDENTIALS,
     "InvalidBucketName": "target.bucket",
+    "InvalidStorageClass": "target.storage_class",
+    "InvalidTag": "target.tags",
     "InvalidToken": CREDENTIALS,
+    "KMS.DisabledException": "target.kms_key_id",
+    "KMS.NotFoundException": "target.kms_key_id",
     "NoSuchBucket": "target.bucket",
     "PermanentRedirect": "target.region",
     "RequestTimeTooSkewed": CREDENTIALS,
@@ -51,6 +55,9 @@ REMEDIES = {
     "target.bucket": "Create the bucket, or name one that exists.",
     "target.region": "Name the bucket's own region.",
     "target.endpoint_url": "Check the URL and the network.",
+    "target.storage_class": "Name one that S3 has.",
+    "target.tags": "Mend their names and values.",
+    "target.kms_key_id": "Name an enabled key that these credentials may use.",
 }
 
 
@@ -70,8 +77,10 @@ def translated(error: Exception) -> Exception:
 
 def refused(said: str) -> Exception:
     """What obstore's text means: the answer's code and status stand in it, and nowhere else."""
-    code = re.search(r"<Code>(\w+)</Code>", said)
+    code = re.search(r"<Code>([\w.]+)</Code>", said)
     status = re.search(r"status code: (\d{3})", said)
+    if status is None and "redirect without LOCATION" in said:
+        return _by_code("PermanentRedirect", 301)
     if status is None:
         late = "timed out" in said or "timeout" in said.lower()
         return Transient(f"S3 did not answer: the connection {'timed out' if late else 'failed'}", overload=late)

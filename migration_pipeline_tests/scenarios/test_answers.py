@@ -1,0 +1,78 @@
+"""Every answer that docs/copying.md lists is given to the engine, which then does what the page says."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from migration_pipeline.core.errors import Fatal
+from migration_pipeline.sandbox import Sandbox
+from migration_pipeline.sandbox.fault_proxy import Fault
+from migration_pipeline_tests.scenarios.test_faults import Files, copy_all, fresh_bucket, store_files
+
+PAGE = Path(__file__).parents[2] / "docs" / "copying.md"
+
+
+def rows(heading: str) -> list[tuple[str, str, str]]:
+    """Status, code and consequence of each row of the table under a heading."""
+    section = PAGE.read_text(encoding="utf-8").split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    return re.findall(r"^\| `(\d{3}) ([\w.-]+)` \| (.+) \|$", section, re.MULTILINE)
+
+
+AZURE, S3 = rows("What Azure says"), rows("What S3 says")
+
+
+@pytest.fixture(scope="module")
+def one_file(sandbox: Sandbox) -> Files:
+    return store_files(sandbox, {"a.jpg": b"bytes"})
+
+
+@pytest.fixture
+def bucket(sandbox: Sandbox) -> Iterator[str]:
+    with fresh_bucket(sandbox) as (_, name):
+        yield name
+
+
+def test_the_page_has_both_tables() -> None:
+    assert len(AZURE) > 20
+    assert len(S3) > 20
+
+
+@pytest.mark.parametrize(("status", "code", "then"), AZURE)
+def test_azure(sandbox: Sandbox, one_file: Files, bucket: str, status: str, code: str, then: str) -> None:
+    named = "" if code == "-" else f"x-ms-error-code: {code}\r\n"
+    answer = f"{status} Said\r\n{named}Content-Length: 0\r\n\r\n"
+    check(sandbox, one_file, bucket, then, source=Fault("status", match="^GET", answer=answer))
+
+
+@pytest.mark.parametrize(("status", "code", "then"), S3)
+def test_s3(sandbox: Sandbox, one_file: Files, bucket: str, status: str, code: str, then: str) -> None:
+    body = "" if code == "-" else f"<?xml version='1.0' encoding='UTF-8'?><Error><Code>{code}</Code></Error>"
+    answer = f"{status} Said\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+    check(sandbox, one_file, bucket, then, target=Fault("status", match="^PUT", answer=answer))
+
+
+def check(
+    sandbox: Sandbox,
+    files: Files,
+    bucket: str,
+    then: str,
+    *,
+    source: Fault | None = None,
+    target: Fault | None = None,
+) -> None:
+    faults = {"source": [source] if source else [], "target": [target] if target else []}
+    stops = re.fullmatch(r"the run stops: `(.+)`", then)
+    if stops:
+        with pytest.raises(Fatal) as fatal:
+            copy_all(sandbox, files, bucket, max_attempts=2, **faults)
+        assert fatal.value.setting == stops[1]
+        assert fatal.value.remedy
+        return
+    done, recorded, _ = copy_all(sandbox, files, bucket, max_attempts=2, **faults)
+    (result,) = recorded
+    again = then.startswith("tried again")
+    assert result.outcome == ("gave_up" if again else then.strip("`"))
+    assert result.attempts == (2 if again or result.outcome == "source_changed" else 1)
+    assert ((done.source_pace.overloads + done.target_pace.overloads) > 0) == then.endswith("fewer at once")
