@@ -108,6 +108,8 @@ def main() -> None:
         if not options.quick:
             rows.append(bench.large_file())
             show(rows[-1:])
+            rows += bench.latency()
+            show_latency(rows[-5:])
     ratios = ratios_of(rows)
     Console().print(ratios)
     if not options.quick:
@@ -122,7 +124,7 @@ class Bench:
     def __init__(self) -> None:
         self._stack = ExitStack()
         self._made: dict[str, list[str]] = {}
-        self._started: dict[str, float] = {}
+        self._started: dict[str, Spent] = {}
         self._runs = 0
 
     def __enter__(self) -> Self:
@@ -177,10 +179,9 @@ class Bench:
             )
             shares = [replace(task, names=list(names[n :: case.processes])) for n in range(case.processes)]
             start = self._start_up(engine, replace(task, names=list(names[:1]), prefix=f"start{self._runs}/"))
-            began = time.monotonic()
             with ThreadPoolExecutor() as pool:
                 spent = list(pool.map(lambda share: _run(engine, share), shares))
-            seconds = time.monotonic() - began
+        seconds = max(one.seconds for one in spent) - start.seconds
         self._clear(task.prefix, len(names))
         total = size or sum(case.load.sizes[n % len(case.load.sizes)] for n in range(len(names)))
         return Row(
@@ -192,17 +193,27 @@ class Bench:
             case.processes,
             len(names),
             round(len(names) / seconds, 1),
-            round(1000 * (sum(cpu for cpu, _ in spent) - len(spent) * start) / len(names), 3),
+            round(1000 * (sum(one.cpu for one in spent) - len(spent) * start.cpu) / len(names), 3),
             round(total / seconds / MB, 1),
-            round(sum(rss for _, rss in spent), 1),
+            round(sum(one.rss for one in spent), 1),
             verified=True,
         )
 
-    def _start_up(self, engine: str, task: Task) -> float:
-        """CPU seconds of a run with a single file, once for each engine: what copying more of them does not cost."""
+    def _start_up(self, engine: str, task: Task) -> "Spent":
+        """A run with a single file, once for each engine: what copying more of them does not cost."""
         if engine not in self._started:
-            self._started[engine] = min(_run(engine, replace(task, prefix=f"{task.prefix}{n}/"))[0] for n in range(3))
+            runs = [_run(engine, replace(task, prefix=f"{task.prefix}{n}/")) for n in range(3)]
+            self._started[engine] = min(runs, key=lambda one: one.cpu)
         return self._started[engine]
+
+    def latency(self) -> list[Row]:
+        """How near the rate comes to in_flight / (the time that one file takes alone), with 30 ms added to each request."""
+        rows = []
+        for in_flight in (1, 8, 16, 32, 64):
+            load = Load("100 KB, latency", [100 * KB], 60 * min(in_flight, 16))
+            case = Case(load._replace(name=f"100 KB in flight {in_flight}"), latency_ms=30, in_flight=in_flight)
+            rows.append(self._measure(OURS, case))
+        return rows
 
     @contextmanager
     def _endpoints(self, latency_ms: int) -> Iterator[tuple[str, str]]:
@@ -247,8 +258,16 @@ class Bench:
             sys.exit(f"{found} of {expected} files arrived under {prefix}")
 
 
-def _run(engine: str, task: Task) -> tuple[float, float]:
-    """CPU seconds and peak memory (MB) of the engine's process and of all that it started."""
+class Spent(NamedTuple):
+    """Of the engine's process and of all that it started: CPU seconds, peak memory in MB, seconds."""
+
+    cpu: float
+    rss: float
+    seconds: float
+
+
+def _run(engine: str, task: Task) -> Spent:
+    began = time.monotonic()
     with tempfile.NamedTemporaryFile("w", dir=os.environ["BENCH_FOLDER"], suffix=".json") as given:
         json.dump(asdict(task), given)
         given.flush()
@@ -257,13 +276,15 @@ def _run(engine: str, task: Task) -> tuple[float, float]:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"{engine} failed")
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000
+    return Spent(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000, time.monotonic() - began)
 
 
 def median(rows: Sequence[Row]) -> Row:
     """The rounds as one."""
     figures = ("files_per_s", "cpu_ms_per_file", "mb_per_s", "peak_rss_mb")
-    return replace(rows[0], **{name: statistics.median(getattr(row, name) for row in rows) for name in figures})
+    return replace(
+        rows[0], **{name: round(statistics.median(getattr(row, name) for row in rows), 3) for name in figures}
+    )
 
 
 def ratios_of(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
@@ -271,7 +292,7 @@ def ratios_of(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     ours = {_case(row): row for row in rows if row.engine == OURS}
     ratios: dict[str, dict[str, float]] = {}
     for row in rows:
-        if row.engine != OURS:
+        if row.engine != OURS and _case(row) in ours:
             ratio = row.cpu_ms_per_file / ours[_case(row)].cpu_ms_per_file
             ratios.setdefault(_case(row), {})[row.engine] = round(ratio, 2)
     return ratios
@@ -290,6 +311,16 @@ def show(rows: Sequence[Row]) -> None:
         figures = (row.files_per_s, row.cpu_ms_per_file, row.mb_per_s, row.peak_rss_mb)
         table.add_row(row.engine, *map(str, figures))
     Console().print(table)
+
+
+def show_latency(rows: Sequence[Row]) -> None:
+    """How much of what latency allows is reached."""
+    alone = rows[0].files_per_s
+    for row in rows[1:]:
+        share = row.files_per_s / (row.in_flight * alone)
+        Console().print(
+            f"{row.in_flight} in flight at 30 ms: {row.files_per_s} files/s, {share:.0%} of what latency allows"
+        )
 
 
 def machine() -> Mapping[str, Any]:
