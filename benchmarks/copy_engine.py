@@ -207,7 +207,7 @@ class Bench:
         return self._started[engine]
 
     def latency(self) -> list[Row]:
-        """How near the rate comes to in_flight / (the time that one file takes alone), with 30 ms added to each request."""
+        """How near the rate comes to so many times that of one file alone, with 30 ms added to each request."""
         rows = []
         for in_flight in (1, 8, 16, 32, 64):
             load = Load("100 KB, latency", [100 * KB], 60 * min(in_flight, 16))
