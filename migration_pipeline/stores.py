@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 from migration_pipeline.adapters.azure_blob import AzureBlobSource, AzureCredentials
 from migration_pipeline.adapters.no_documents import NoDocuments
 from migration_pipeline.adapters.postgres_ledger import PostgresLedger
-from migration_pipeline.adapters.postgres_profiles import PostgresProfiles, ProfileTable, RelatedTable
+from migration_pipeline.adapters.postgres_profiles import PostgresProfiles
+from migration_pipeline.adapters.postgres_tables import ProfileTable, RelatedTable
 from migration_pipeline.adapters.s3 import Bucket, S3Target
 from migration_pipeline.adapters.s3_headers import StoreAs
 from migration_pipeline.core.copy_file import CopyLimits

@@ -6,93 +6,28 @@ it inserts rows that refer to the profile.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg
 from psycopg import sql
 
-from migration_pipeline.adapters.postgres import connect, in_transaction, table, translated
-from migration_pipeline.core.errors import Fatal
+from migration_pipeline.adapters.postgres import connect, in_transaction, translated
+from migration_pipeline.adapters.postgres_tables import (
+    ProfileTable,
+    RelatedTable,
+    Table,
+    column_types,
+    looked_up,
+    no_column,
+)
 from migration_pipeline.core.model import Profile, ProfileId, ProfileRange, Rewritten
-from migration_pipeline.core.values import Replace, replace_in, replace_in_json, strings_in, strings_in_json
+from migration_pipeline.core.values import Replace
 
 _BATCH = 200  # profiles of one read
 _LOCK_WAIT, _STATEMENT, _IDLE = "2s", "30s", "15s"
 """How long a transaction of ours may wait for a lock, run one statement, or hold locks while our process hangs."""
 
-_ID_TYPES = {
-    "smallint": "bigint",
-    "integer": "bigint",
-    "bigint": "bigint",
-    "uuid": "uuid",
-    "text": "text",
-    "character varying": "text",
-}
-"""Type of an id column → the type that parameters are cast to."""
-
 _Cursor = psycopg.Cursor[tuple[Any, ...]]
-
-
-class _Kind(Enum):
-    JSON = ("json", "jsonb")
-    VALUE = ("text", "character varying", "text[]", "character varying[]")
-
-
-class _Column(NamedTuple):
-    name: str
-    type: str
-    kind: _Kind
-
-    def selected(self) -> sql.Composable:
-        name = sql.Identifier(self.name)
-        return sql.SQL("{}::text").format(name) if self.kind is _Kind.JSON else name
-
-    def strings(self, value: Any) -> Iterator[str]:  # noqa: ANN401 - as the column's type has it
-        return strings_in_json(value) if self.kind is _Kind.JSON and value is not None else strings_in(value)
-
-    def replaced(self, value: Any, replace: Replace) -> tuple[Any, int]:  # noqa: ANN401 - as above
-        if self.kind is _Kind.JSON and value is not None:
-            return replace_in_json(value, replace)
-        return replace_in(value, replace)
-
-
-@dataclass(frozen=True, slots=True)
-class ProfileTable:
-    """Names in the profiles table; `deleted_at` is `None` where the app deletes rows for good."""
-
-    name: str
-    id: str
-    columns: Sequence[str]
-    migrated_at: str
-    deleted_at: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RelatedTable:
-    """Names in a table whose rows belong to profiles."""
-
-    name: str
-    id: str
-    profile_id: str
-    columns: Sequence[str]
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """A table with its columns' types looked up."""
-
-    name: sql.Composed
-    id: sql.Identifier
-    id_cast: sql.SQL
-    owner_name: str
-    owner: sql.Identifier
-    owner_cast: sql.SQL
-    columns: Sequence[_Column]
-
-    def selected(self) -> sql.Composed:
-        return sql.SQL(", ").join([self.owner, self.id, *(column.selected() for column in self.columns)])
 
 
 class PostgresProfiles:
@@ -112,20 +47,20 @@ class PostgresProfiles:
             raise
 
     def _open(self, profiles: ProfileTable, related: Sequence[RelatedTable]) -> None:
-        types = self._types(profiles.name, "database.profiles.table")
-        self._profiles = _looked_up(
+        types = column_types(self._connection, profiles.name, "database.profiles.table")
+        self._profiles = looked_up(
             profiles.name, profiles.id, profiles.id, profiles.columns, types, "database.profiles"
         )
         for name, setting in ((profiles.migrated_at, "migrated_at"), (profiles.deleted_at, "deleted_at")):
             if name is not None and name not in types:
-                raise _no_column(profiles.name, name, f"database.profiles.{setting}")
+                raise no_column(profiles.name, name, f"database.profiles.{setting}")
         self._related = [
-            _looked_up(
+            looked_up(
                 other.name,
                 other.id,
                 other.profile_id,
                 other.columns,
-                self._types(other.name, "database.related"),
+                column_types(self._connection, other.name, "database.related"),
                 "database.related",
             )
             for other in related
@@ -320,55 +255,6 @@ class PostgresProfiles:
             id=self._profiles.id, cast=self._profiles.id_cast
         )
 
-    def _types(self, name: str, setting: str) -> dict[str, str]:
-        quoted = table(name).as_string(self._connection)
-        with translated(setting), self._connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute"
-                " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
-                [quoted],
-            )
-            types: dict[str, str] = dict(cursor.fetchall())
-        if not types:
-            raise Fatal(
-                f"there is no table {name!r}.", setting=setting, remedy="Name one that DATABASE_URL's role sees."
-            )
-        return types
-
-
-def _looked_up(name: str, id_: str, owner: str, columns: Sequence[str], types: dict[str, str], setting: str) -> _Table:
-    for column in (id_, owner, *columns):
-        if column not in types:
-            raise _no_column(name, column, setting)
-    kinds = {type_: kind for kind in _Kind for type_ in kind.value}
-    for column in columns:
-        if types[column] not in kinds:
-            raise Fatal(
-                f"column {column!r} of {name!r} is of type {types[column]}.",
-                setting=f"{setting}.columns",
-                remedy="URLs can be rewritten in json, jsonb, text and text[] columns.",
-            )
-    for column in (id_, owner):
-        if types[column] not in _ID_TYPES:
-            raise Fatal(
-                f"column {column!r} of {name!r} is of type {types[column]}.",
-                setting=setting,
-                remedy="Ids can be integers, uuids or text.",
-            )
-    return _Table(
-        name=table(name),
-        id=sql.Identifier(id_),
-        id_cast=sql.SQL(_ID_TYPES[types[id_]]),
-        owner_name=owner,
-        owner=sql.Identifier(owner),
-        owner_cast=sql.SQL(_ID_TYPES[types[owner]]),
-        columns=[_Column(column, types[column], kinds[types[column]]) for column in columns],
-    )
-
-
-def _no_column(table_name: str, column: str, setting: str) -> Fatal:
-    return Fatal(f"table {table_name!r} has no column {column!r}.", setting=setting, remedy="Check the name.")
-
 
 def _limit_waits(cursor: _Cursor) -> None:
     cursor.execute(
@@ -379,7 +265,7 @@ def _limit_waits(cursor: _Cursor) -> None:
 
 
 def _rows(
-    cursor: _Cursor, part: _Table, owners: Sequence[ProfileId], suffix: sql.Composable
+    cursor: _Cursor, part: Table, owners: Sequence[ProfileId], suffix: sql.Composable
 ) -> Iterator[tuple[Any, ...]]:
     cursor.execute(
         sql.SQL("SELECT {columns} FROM {t} WHERE {owner} = ANY(%s::{cast}[]) ORDER BY {id} {suffix}").format(
@@ -391,7 +277,7 @@ def _rows(
 
 
 def _rewrite_rows(
-    cursor: _Cursor, part: _Table, owners: Sequence[ProfileId], replace: Replace
+    cursor: _Cursor, part: Table, owners: Sequence[ProfileId], replace: Replace
 ) -> tuple[set[ProfileId], int]:
     """Replace in one table's rows of these owners, writing only rows that change."""
     writes, changed, urls = [], set(), 0

@@ -9,7 +9,8 @@ import psycopg
 import pytest
 
 from migration_pipeline.adapters.postgres_ledger import PostgresLedger
-from migration_pipeline.adapters.postgres_profiles import PostgresProfiles, ProfileTable, RelatedTable
+from migration_pipeline.adapters.postgres_profiles import PostgresProfiles
+from migration_pipeline.adapters.postgres_tables import ProfileTable, RelatedTable
 from migration_pipeline.core.errors import Fatal, RangeBusy
 from migration_pipeline.core.model import CopyResult, Outcome, ProfileRange, SourceFile
 from migration_pipeline.sandbox import Sandbox
