@@ -1,0 +1,170 @@
+"""What travels with a file, on real stores: every byte at every boundary, every header, and the operator's wishes."""
+
+import asyncio
+import gzip
+import hashlib
+import random
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import boto3
+import pytest
+from azure.storage.blob import BlobServiceClient, ContentSettings
+
+from migration_pipeline.adapters.azure_blob import AzureBlobSource, AzureCredentials
+from migration_pipeline.adapters.s3 import Bucket, S3Target
+from migration_pipeline.adapters.s3_headers import StoreAs
+from migration_pipeline.core.copy_file import Copier, CopyLimits
+from migration_pipeline.core.errors import Fatal
+from migration_pipeline.core.large_file import PART_BYTES
+from migration_pipeline.core.model import CopyResult, Outcome, SourceFile, WantedFile
+from migration_pipeline.core.transfer import transfer
+from migration_pipeline.core.urls import KeyTemplate, UrlRules
+from migration_pipeline.sandbox import Sandbox
+
+BOUNDARIES = [0, 1, *(n * PART_BYTES + more for n in (1, 2) for more in (-1, 0, 1))]
+
+
+class Stores:
+    """A container and a bucket of their own."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.name = f"fid{uuid4().hex[:12]}"
+        self._sandbox, self._key = sandbox, sandbox.environment["AZURE_STORAGE_KEY"]
+        self.azure = BlobServiceClient(sandbox.azure_account_url, credential=self._key)
+        self.azure.create_container(self.name)
+        self.s3 = boto3.client("s3", endpoint_url=sandbox.s3_endpoint_url, region_name="us-east-1")
+        self.s3.create_bucket(Bucket=self.name)
+
+    def close(self) -> None:
+        self.azure.close()
+        self.s3.close()
+
+    def upload(self, name: str, body: bytes, metadata: dict[str, str] | None = None, **settings: Any) -> None:
+        self.azure.get_blob_client(self.name, name).upload_blob(
+            body, metadata=metadata, content_settings=ContentSettings(**settings)
+        )
+
+    def copy(self, *names: str, store_as: StoreAs | None = None, limits: CopyLimits | None = None) -> list[CopyResult]:
+        rules = UrlRules(
+            account_url=self._sandbox.azure_account_url,
+            containers=[self.name],
+            alias_hosts={},
+            public_base_url="https://cdn.example.com",
+            keys=KeyTemplate("", "{blob}"),
+        )
+        recorded: list[CopyResult] = []
+
+        async def work() -> None:
+            bucket = Bucket(self.name, "us-east-1", self._sandbox.s3_endpoint_url)
+            async with (
+                AzureBlobSource(self._sandbox.azure_account_url, [self.name], AzureCredentials(self._key)) as source,
+                S3Target(bucket, store_as=store_as) as target,
+            ):
+                copier = Copier(source, target, rules, limits or CopyLimits())
+                await transfer([WantedFile(SourceFile(self.name, name)) for name in names], copier, recorded.extend)
+
+        asyncio.run(work())
+        return recorded
+
+    def get(self, key: str) -> Any:
+        answer = self.s3.get_object(Bucket=self.name, Key=key)
+        answer["Body"] = answer["Body"].read()
+        return answer
+
+
+@pytest.fixture
+def stores(sandbox: Sandbox) -> Iterator[Stores]:
+    opened = Stores(sandbox)
+    yield opened
+    opened.close()
+
+
+def test_every_length_at_the_boundaries_of_parts(stores: Stores) -> None:
+    block = random.Random(3).randbytes(2 * PART_BYTES + 1)
+    for length in BOUNDARIES:
+        stores.upload(f"{length}", block[:length], content_type="image/jpeg")
+    recorded = stores.copy(*map(str, BOUNDARIES), limits=CopyLimits(read_back="always"))
+    assert {result.outcome for result in recorded} == {Outcome.COPIED}
+    for length in BOUNDARIES:
+        assert stores.get(f"{length}")["Body"] == block[:length]
+    digests = {int(result.file.blob): result.md5 for result in recorded}
+    assert digests == {n: hashlib.md5(block[:n], usedforsecurity=False).digest() for n in BOUNDARIES}
+
+
+@pytest.mark.parametrize("length", [1000, PART_BYTES + 1])
+def test_every_header_and_metadata(stores: Stores, length: int) -> None:
+    stores.upload(
+        "a.jpg",
+        bytes(length),
+        metadata={"Owner_Id": "42", "note": "plain text"},
+        content_type="image/jpeg; charset=x",
+        cache_control="public, max-age=31536000, immutable",
+        content_disposition='attachment; filename="a b.jpg"',
+        content_language="de-AT",
+    )
+    assert stores.copy("a.jpg")[0].outcome is Outcome.COPIED
+    copy = stores.get("a.jpg")
+    assert (copy["ContentType"], copy["ContentLanguage"]) == ("image/jpeg; charset=x", "de-AT")
+    assert copy["CacheControl"] == "public, max-age=31536000, immutable"
+    assert copy["ContentDisposition"] == 'attachment; filename="a b.jpg"'
+    assert copy["Metadata"] == {"owner_id": "42", "note": "plain text"}
+
+
+def test_compressed_bodies_stay_compressed(stores: Stores) -> None:
+    packed = gzip.compress(b"text " * 1000)
+    stores.upload("a.svg", packed, content_type="image/svg+xml", content_encoding="gzip")
+    assert stores.copy("a.svg")[0].md5 == hashlib.md5(packed, usedforsecurity=False).digest()
+    copy = stores.get("a.svg")
+    assert (copy["Body"], copy["ContentEncoding"]) == (packed, "gzip")
+
+
+@pytest.mark.parametrize("name", ["small", "folder//odd", "large"])
+def test_tags_storage_class_and_encryption(stores: Stores, name: str) -> None:
+    stores.upload(name, bytes(PART_BYTES + 1 if name == "large" else 100))
+    wishes = StoreAs(storage_class="STANDARD_IA", encryption="AES256", tags={"origin": "azure & co", "run": "1"})
+    assert stores.copy(name, store_as=wishes)[0].outcome is Outcome.COPIED
+    head = stores.s3.head_object(Bucket=stores.name, Key=name)
+    assert (head["ServerSideEncryption"], head["StorageClass"]) == ("AES256", "STANDARD_IA")
+    tags = stores.s3.get_object_tagging(Bucket=stores.name, Key=name)["TagSet"]
+    assert {tag["Key"]: tag["Value"] for tag in tags} == {"origin": "azure & co", "run": "1"}
+
+
+def test_snapshots_and_older_versions_are_not_copied(stores: Stores) -> None:
+    stores.upload("a.jpg", b"old")
+    stores.azure.get_blob_client(stores.name, "a.jpg").create_snapshot()
+    stores.azure.get_blob_client(stores.name, "a.jpg").upload_blob(b"new", overwrite=True)
+    lease = stores.azure.get_blob_client(stores.name, "a.jpg").acquire_lease()
+    assert stores.copy("a.jpg")[0].outcome is Outcome.COPIED
+    lease.release()
+    assert stores.get("a.jpg")["Body"] == b"new"
+
+
+def test_a_sas_that_ran_out_is_renewed_and_a_wrong_key_is_not(sandbox: Sandbox, stores: Stores) -> None:
+    stores.upload("a.jpg", b"bytes")
+    file, now = SourceFile(stores.name, "a.jpg"), 0.0
+
+    async def read(key: str) -> None:
+        nonlocal now
+        async with AzureBlobSource(
+            sandbox.azure_account_url,
+            [stores.name],
+            AzureCredentials(key),
+            sas_life=timedelta(seconds=1),
+            clock=lambda: now,
+        ) as source:
+
+            async def admit(_: int) -> None:
+                return
+
+            assert (await source.read(file, whole_up_to=10, admit=admit)).body == b"bytes"
+            await asyncio.sleep(2.1)  # the SAS ends by the server's clock; ours stood still, as in a sleep
+            with pytest.raises(Fatal, match="AZURE_STORAGE_KEY"):
+                await source.read(file, whole_up_to=10, admit=admit)
+            now = 61.0
+            reads = [source.read(file, whole_up_to=10, admit=admit) for _ in range(5)]
+            assert [blob.body for blob in await asyncio.gather(*reads)] == [b"bytes"] * 5
+
+    asyncio.run(read(sandbox.environment["AZURE_STORAGE_KEY"]))
