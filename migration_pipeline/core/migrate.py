@@ -50,7 +50,7 @@ class Stores:
 
 @dataclass(slots=True)
 class RangeReport:
-    """What one run did for one range. `seconds` are wall time by stage."""
+    """What one run did for one range. `seconds` are wall time by stage, `cpu_seconds` this process's meanwhile."""
 
     key: str
     discovered: Discovered = field(default_factory=Discovered)
@@ -59,6 +59,7 @@ class RangeReport:
     firebase: Rewritten = field(default_factory=Rewritten)
     confirmed: Confirmed = field(default_factory=Confirmed)
     seconds: dict[str, float] = field(default_factory=dict)
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -91,6 +92,7 @@ class RangeReport:
             "waiting": len(self.confirmed.waiting),
             "waiting_for": dict(self.reasons()),
             "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
+            "cpu_seconds": {stage: round(seconds, 3) for stage, seconds in self.cpu_seconds.items()},
         }
 
 
@@ -170,6 +172,7 @@ def _transfer(stores: Stores, ledger: RangeLedger, limits: CopyLimits) -> Transf
 
 @contextmanager
 def _stage(report: RangeReport, name: str) -> Iterator[None]:
-    began = time.monotonic()
+    began, cpu_began = time.monotonic(), time.process_time()
     yield
     report.seconds[name] = report.seconds.get(name, 0.0) + time.monotonic() - began
+    report.cpu_seconds[name] = report.cpu_seconds.get(name, 0.0) + time.process_time() - cpu_began
