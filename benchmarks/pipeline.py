@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -41,8 +40,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     size = AppSize(profiles=options.profiles, photos_per_profile=options.photos, scale=options.scale, bad_files=False)
-    with tempfile.TemporaryDirectory() as folder, Sandbox(Path(folder)) as servers:
-        Path(folder).chmod(0o711)
+    with Sandbox() as servers:
         app = create_app(AppStores.on(servers), size, print)
         os.environ.update(prepare(servers, size, workers=1))
         os.environ["MIGRATION_PLAN__PROFILES_PER_RANGE"] = str(10 * options.profiles)
