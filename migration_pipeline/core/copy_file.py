@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import random
+import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,9 @@ _LIGHT = 256 * 1024
 """Bodies up to this size say by their time how busy a store is, and not how large they are."""
 _SAMPLED = 100
 _SIGNATURE_BYTES = 16
+
+_ODD_KEY = re.compile(r"[\x00-\x1f\x7f\\]|(?:^|/)\.{0,2}(?:/|$)")
+"""Keys that stores which keep objects in files may alter: control characters, backslashes, empty and dot segments."""
 
 ReadBack = Literal["never", "sampled", "always"]
 """Which copies are read again from S3 and compared: none, one in a hundred, all."""
@@ -156,7 +160,7 @@ class Copier:
 
     async def _verified(self, file: SourceFile, key: str, receipt: Receipt, size: int, md5: bytes) -> CopyResult:
         confirmed = receipt.md5
-        if self._reads_back(file):
+        if self._reads_back(file, key):
             there = await self._describe(key, read=True)
             confirmed = there.md5 if there is not None and there.size == size else b""
         if confirmed is not None and confirmed != md5:
@@ -184,9 +188,14 @@ class Copier:
         async with self.target_pace.request():
             return await self.target.describe(key, read=read)
 
-    def _reads_back(self, file: SourceFile) -> bool:
+    def _reads_back(self, file: SourceFile, key: str) -> bool:
+        """By policy; and always where a store other than AWS's might have taken the key for another one."""
         policy = self.limits.read_back
-        return policy == "always" or (policy == "sampled" and file.file_id.int % _SAMPLED == 0)
+        return (
+            policy == "always"
+            or _ODD_KEY.search(key) is not None
+            or (policy == "sampled" and file.file_id.int % _SAMPLED == 0)
+        )
 
     async def _retry(self, call: Callable[[], Awaitable[None]]) -> None:
         attempt = 0
