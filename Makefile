@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench install lock clean
+.PHONY: demo test check bench bench-pipeline burst soak-faults install lock clean
 
 ## demo: migrate a made-up app on real servers of this machine; KEEP=1 leaves the Dagster UI running
 demo: install
@@ -24,6 +24,18 @@ check: install
 ## bench: our copy engine beside rclone and the vendors' SDKs; writes benchmarks/results/copy_engine.json
 bench: install
 	$(BIN)/python -m benchmarks.copy_engine
+
+## bench-pipeline: what everything around the copy engine costs
+bench-pipeline: install
+	$(BIN)/python -m benchmarks.pipeline --out benchmarks/results/pipeline.json
+
+## burst: a store asks for fewer requests for some seconds; draws docs/images/burst.svg
+burst: install
+	$(BIN)/python -m benchmarks.burst
+
+## soak-faults: the copy engine behind a proxy that fails 1, 10 and 30 % of the requests, in every way, three times each
+soak-faults: install
+	FAULT_RATES=0.01,0.1,0.3 $(BIN)/pytest migration_pipeline_tests/scenarios/test_faults.py
 
 install: $(VENV)/installed
 

@@ -116,6 +116,9 @@ class Copy(_Section):
 
     in_flight: int = Field(default=64, ge=1, le=1024, description="Files copied at the same time by one run.")
     max_attempts: int = Field(default=5, ge=1, le=100, description="Tries per file and run before it is given up.")
+    patience_seconds: int = Field(
+        default=120, ge=0, description="How long tries do not count that meet an overloaded or unreachable store."
+    )
     timeout_seconds: int = Field(
         default=60, ge=1, le=3600, description="Silence of the source, or one upload to S3, before it is tried again."
     )

@@ -134,6 +134,7 @@ def copy_limits(settings: Settings) -> CopyLimits:
     return CopyLimits(
         in_flight=copy.in_flight,
         max_attempts=copy.max_attempts,
+        patience=copy.patience_seconds,
         memory=copy.memory_megabytes * 1024 * 1024,
         requests_per_second=copy.requests_per_second,
         bytes_per_second=copy.bytes_per_second,

@@ -195,7 +195,8 @@ _NO_ANSWER = (aiohttp.ClientError, TimeoutError, OSError)
 
 def _unanswered(error: BaseException) -> Transient:
     # Only the kind: the text of these errors can hold the URL, and with it the SAS.
-    return Transient(f"reading the source failed: {type(error).__name__}", overload=isinstance(error, TimeoutError))
+    away = isinstance(error, TimeoutError | aiohttp.ClientConnectorError)
+    return Transient(f"reading the source failed: {type(error).__name__}", overload=away)
 
 
 class _SasTokens:

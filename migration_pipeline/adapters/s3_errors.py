@@ -63,16 +63,17 @@ REMEDIES = {
 
 def translated(error: Exception) -> Exception:
     """What an error of boto3's means."""
-    from botocore.exceptions import ClientError, NoCredentialsError, ReadTimeoutError  # noqa: PLC0415 - 0.15 s that a run without files to copy need not spend
+    from botocore import exceptions  # noqa: PLC0415 - 0.15 s that a run without files to copy need not spend
 
-    if isinstance(error, ClientError):
+    if isinstance(error, exceptions.ClientError):
         status = error.response["ResponseMetadata"]["HTTPStatusCode"]
         retry_after = error.response["ResponseMetadata"].get("HTTPHeaders", {}).get("retry-after", "")
         wait = float(retry_after) if retry_after.isdecimal() else None
         return _by_code(error.response["Error"].get("Code", ""), status, wait)
-    if isinstance(error, NoCredentialsError):
+    if isinstance(error, exceptions.NoCredentialsError):
         return Fatal("no credentials found.", setting=CREDENTIALS, remedy=REMEDIES[CREDENTIALS])
-    return Transient(f"S3 did not answer: {type(error).__name__}", overload=isinstance(error, ReadTimeoutError))
+    away = (exceptions.ConnectTimeoutError, exceptions.EndpointConnectionError, exceptions.ReadTimeoutError)
+    return Transient(f"S3 did not answer: {type(error).__name__}", overload=isinstance(error, away))
 
 
 def refused(said: str) -> Exception:
@@ -82,8 +83,9 @@ def refused(said: str) -> Exception:
     if status is None and "redirect without LOCATION" in said:
         return _by_code("PermanentRedirect", 301)
     if status is None:
-        late = "timed out" in said or "timeout" in said.lower()
-        return Transient(f"S3 did not answer: the connection {'timed out' if late else 'failed'}", overload=late)
+        away = re.search(r"timed out|timeout|connect error|connection refused|dns error", said, re.IGNORECASE)
+        told = f"S3 did not answer: {away[0].lower()}" if away else "S3 did not answer: the connection failed"
+        return Transient(told, overload=away is not None)
     return _by_code(code[1] if code else "", int(status[1]))
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from migration_pipeline.core.model import KnownFile, Profile, ProfileId, ProfileRange, SourceFile, Waiting
 from migration_pipeline.core.ports import DocumentStore, ProfileStore, RangeLedger
-from migration_pipeline.core.urls import UrlKind, UrlRules
+from migration_pipeline.core.urls import Reference, UrlKind, UrlRules
 
 NEW_REFERENCE = "a reference appeared after the range was read"
 
@@ -42,6 +42,15 @@ class Confirmed:
         return any(item.reason == NEW_REFERENCE for item in self.waiting)
 
 
+@dataclass(slots=True)
+class _Seen:
+    """What one site of a profile holds: a file that is not moved, if any, and references into S3."""
+
+    unmoved: SourceFile | None = None
+    uploaded: int = 0
+    unproven: int = 0
+
+
 class _Judge:
     """Says of single strings whether they keep a profile from being migrated."""
 
@@ -58,21 +67,27 @@ class _Judge:
     def unmoved_file(self, text: str) -> SourceFile | None:
         """The source file that the string names, unless an operator waived it."""
         reference = self._urls.classify(text)
-        if reference is None or reference.kind is not UrlKind.SOURCE or reference.file is None:
+        return None if reference is None else self._unmoved(reference)
+
+    def look(self, strings: Iterable[str]) -> "_Seen":
+        """All strings of one site of a profile, each looked at once."""
+        seen = _Seen()
+        for text in strings:
+            reference = self._urls.classify(text)
+            if reference is None:
+                continue
+            seen.unmoved = seen.unmoved or self._unmoved(reference)
+            if reference.kind is UrlKind.TARGET:
+                proven = self._proven.get(reference.key or "")
+                seen.uploaded += proven is None
+                seen.unproven += proven is False
+        return seen
+
+    def _unmoved(self, reference: Reference) -> SourceFile | None:
+        if reference.kind is not UrlKind.SOURCE or reference.file is None:
             return None
         state = self._known.get(reference.file)
         return None if state is not None and state.waived else reference.file
-
-    def first_unmoved(self, strings: Sequence[str]) -> SourceFile | None:
-        return next(filter(None, map(self.unmoved_file, strings)), None)
-
-    def count_targets(self, strings: Iterable[str], confirmed: Confirmed) -> None:
-        for text in strings:
-            reference = self._urls.classify(text)
-            if reference is not None and reference.kind is UrlKind.TARGET:
-                proven = self._proven.get(reference.key or "")
-                confirmed.uploaded += proven is None
-                confirmed.unproven += proven is False
 
     def reason(self, file: SourceFile) -> str:
         state = self._known.get(file)
@@ -115,13 +130,14 @@ def confirm(
 
 
 def _is_clean(profile: Profile, copies: Mapping[ProfileId, Sequence[str]], judge: _Judge, confirmed: Confirmed) -> bool:
-    in_database = judge.first_unmoved(profile.strings)
-    in_firebase = judge.first_unmoved(copies.get(profile.profile_id, ()))
-    confirmed.left_in_database += in_database is not None
-    confirmed.left_in_firebase += in_firebase is not None
-    file = in_database or in_firebase
+    in_database = judge.look(profile.strings)
+    in_firebase = judge.look(copies.get(profile.profile_id, ()))
+    confirmed.left_in_database += in_database.unmoved is not None
+    confirmed.left_in_firebase += in_firebase.unmoved is not None
+    file = in_database.unmoved or in_firebase.unmoved
     if file is None:
-        judge.count_targets((*profile.strings, *copies.get(profile.profile_id, ())), confirmed)
+        confirmed.uploaded += in_database.uploaded + in_firebase.uploaded
+        confirmed.unproven += in_database.unproven + in_firebase.unproven
     else:
         confirmed.waiting.append(Waiting(profile.profile_id, judge.reason(file), file))
     return file is None

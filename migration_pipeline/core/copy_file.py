@@ -13,12 +13,12 @@ from migration_pipeline.core.content_type import guess
 from migration_pipeline.core.errors import Permanent, Transient
 from migration_pipeline.core.large_file import PART_BYTES, Links, read_in_parts, upload_in_parts
 from migration_pipeline.core.model import CopyResult, Outcome, SourceFile, WantedFile
-from migration_pipeline.core.pace import Pace
+from migration_pipeline.core.pace import LONGEST_REST, Clock, Pace, Sleep
 from migration_pipeline.core.ports import KeyTaken, ObjectFacts, Receipt, SourceBlob, SourceStore, TargetStore
 from migration_pipeline.core.room import Room, Share
 from migration_pipeline.core.urls import UrlRules
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 20.0  # seconds; doubled on each try, drawn with full jitter
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0  # seconds; doubled on each try, drawn with full jitter
 _MAY_HEAL = frozenset({Outcome.DIGEST_MISMATCH, Outcome.SOURCE_CHANGED})
 """Outcomes of one try that the next need not have: damage on the way, and a blob written while it was read."""
 _LIGHT = 256 * 1024
@@ -31,7 +31,6 @@ _ODD_KEY = re.compile(r"[\x00-\x1f\x7f\\]|(?:^|/)\.{0,2}(?:/|$)")
 
 ReadBack = Literal["never", "sampled", "always"]
 """Which copies are read again from S3 and compared: none, one in a hundred, all."""
-Sleep = Callable[[float], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +40,7 @@ class CopyLimits:
     Attributes:
         in_flight: files copied at the same time.
         max_attempts: tries per file and run before it is given up.
+        patience: seconds for which tries do not count that met an overloaded or unreachable store.
         memory: bytes of bodies held at the same time.
         requests_per_second: of each store, at most.
         bytes_per_second: read from the source, at most.
@@ -50,6 +50,7 @@ class CopyLimits:
 
     in_flight: int = 64
     max_attempts: int = 5
+    patience: float = 120.0
     memory: int = 64 * 1024 * 1024
     requests_per_second: float | None = None
     bytes_per_second: float | None = None
@@ -66,34 +67,37 @@ class Copier:
     urls: UrlRules
     limits: CopyLimits = field(default_factory=CopyLimits)
     sleep: Sleep = asyncio.sleep
+    clock: Clock = time.monotonic
     source_pace: Pace = field(init=False)
     target_pace: Pace = field(init=False)
     _links: Links = field(init=False)
 
     def __post_init__(self) -> None:
         limits = self.limits
-        self.source_pace = Pace(limits.in_flight, limits.requests_per_second, limits.bytes_per_second)
-        self.target_pace = Pace(limits.in_flight, limits.requests_per_second)
+        self.source_pace = Pace(
+            limits.in_flight, limits.requests_per_second, limits.bytes_per_second, self.clock, self.sleep
+        )
+        self.target_pace = Pace(limits.in_flight, limits.requests_per_second, None, self.clock, self.sleep)
         self._links = Links(self.source, self.target, self.source_pace, self.target_pace, Room(limits.memory))
 
     async def copy(self, wanted: WantedFile) -> CopyResult:
         """Copy one file, trying again after passing errors; only `Fatal` errors leave this function."""
-        began, attempt = time.monotonic(), 0
+        began, tries = time.monotonic(), self._tries()
         while True:
-            attempt += 1
+            tries.made += 1
             try:
                 result = await self._once(wanted.file)
             except Permanent as error:
                 result = CopyResult(wanted.file, error.outcome, message=error.message)
             except Transient as error:
-                if attempt < self.limits.max_attempts:
-                    await self.sleep(pause(attempt, error.retry_after))
+                if tries.another(overload=error.overload):
+                    await self.sleep(pause(tries.made, error.retry_after))
                     continue
                 result = CopyResult(wanted.file, Outcome.GAVE_UP, message=error.message)
-            if result.outcome in _MAY_HEAL and attempt < self.limits.max_attempts:
-                await self.sleep(pause(attempt, None))
+            if result.outcome in _MAY_HEAL and tries.another():
+                await self.sleep(pause(tries.made, None))
                 continue
-            return replace(result, attempts=attempt, seconds=time.monotonic() - began)
+            return replace(result, attempts=tries.made, seconds=time.monotonic() - began)
 
     async def _once(self, file: SourceFile) -> CopyResult:
         key = self.urls.key_of(file)
@@ -198,22 +202,41 @@ class Copier:
         )
 
     async def _retry(self, call: Callable[[], Awaitable[None]]) -> None:
-        attempt = 0
+        tries = self._tries()
         while True:
-            attempt += 1
+            tries.made += 1
             try:
                 return await call()
             except Transient as error:
-                if attempt >= self.limits.max_attempts:
+                if not tries.another(overload=error.overload):
                     raise
-                await self.sleep(pause(attempt, error.retry_after))
+                await self.sleep(pause(tries.made, error.retry_after))
+
+    def _tries(self) -> "_Tries":
+        return _Tries(self.limits, self.clock, self.clock())
+
+
+@dataclass(slots=True)
+class _Tries:
+    """Tries of one thing. A store in trouble is nobody's fault: for a while, tries that meet it so do not count."""
+
+    limits: CopyLimits
+    clock: Clock
+    began: float
+    made: int = 0
+    counted: int = 0
+
+    def another(self, *, overload: bool = False) -> bool:
+        """Whether to try again after a try that failed."""
+        self.counted += not overload or self.clock() - self.began >= self.limits.patience
+        return self.counted < self.limits.max_attempts
 
 
 def pause(attempt: int, retry_after: float | None) -> float:
     """Seconds before the next try: full jitter under a doubling bound, never less than the store asked for."""
     bound = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (attempt - 1))
     jitter = random.uniform(0, bound)  # noqa: S311 - spreads load, guards nothing
-    return jitter if retry_after is None else min(retry_after, 10 * _LONGEST_PAUSE) + jitter
+    return jitter if retry_after is None else min(retry_after, LONGEST_REST) + jitter
 
 
 def _check_length(blob: SourceBlob, length: int) -> None:

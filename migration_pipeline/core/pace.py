@@ -20,7 +20,7 @@ _RECENT_WEIGHT = 0.2
 _USUAL_RISES, _USUAL_FALLS = 0.002, 0.1
 """Weights of moving averages. What is usual follows quickly when a store gets faster and slowly when it gets slower,
 so that a store that slows down is seen to, and one that stays slow is at last taken as it is."""
-_LONGEST_REST = 120.0
+LONGEST_REST = 120.0
 """Seconds that a store's Retry-After is obeyed at most; it is asked again then."""
 
 Clock = Callable[[], float]
@@ -190,7 +190,7 @@ class Pace:
             self._limit.good(began=request.began, seconds=request.seconds, now=now)
         elif isinstance(error, Transient):
             if error.retry_after is not None:
-                self._rest_until = max(self._rest_until, now + min(error.retry_after, _LONGEST_REST))
+                self._rest_until = max(self._rest_until, now + min(error.retry_after, LONGEST_REST))
             if error.overload:
                 self._limit.overloaded(began=request.began, now=now)
         self._at_work -= 1

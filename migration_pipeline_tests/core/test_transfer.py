@@ -62,6 +62,28 @@ def test_passing_errors_are_tried_again_and_then_given_up() -> None:
     assert (given_up.outcome, given_up.attempts, given_up.message) == (Outcome.GAVE_UP, 3, "503")
 
 
+def test_tries_that_meet_an_overloaded_store_do_not_count_for_a_while() -> None:
+    now = 0.0
+
+    async def later(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    def copied_after(failures: int, **limits: Any) -> CopyResult:
+        nonlocal now
+        now = 0.0
+        source = MemorySource({FILE: b"x"}, failing(failures, Transient("503", 10.0, overload=True)))
+        copier = Copier(source, MemoryTarget(), RULES, CopyLimits(max_attempts=3, **limits), later, lambda: now)
+        return asyncio.run(copier.copy(WantedFile(FILE)))
+
+    healed = copied_after(8)
+    assert (healed.outcome, healed.attempts) == (Outcome.COPIED, 9)
+    given_up = copied_after(1000)
+    assert given_up.outcome is Outcome.GAVE_UP
+    assert 8 < given_up.attempts < 20
+    assert copied_after(8, patience=0).outcome is Outcome.GAVE_UP
+
+
 def test_a_lost_reply_is_found_to_be_there_and_not_written_twice() -> None:
     lost = iter([Transient("reply lost")])
 
