@@ -69,11 +69,14 @@ def store_files(sandbox: Sandbox, bodies: dict[str, bytes]) -> Files:
 
 @contextmanager
 def fresh_bucket(sandbox: Sandbox) -> Iterator[tuple[Any, str]]:
-    """A client, and an empty bucket."""
+    """A client, and an empty bucket; removed at the end, for SeaweedFS has room for some dozens of them."""
     client = boto3.client("s3", endpoint_url=sandbox.s3_endpoint_url, region_name="us-east-1")
     bucket = f"f{uuid4().hex[:12]}"
     client.create_bucket(Bucket=bucket)
     yield client, bucket
+    for item in client.list_objects_v2(Bucket=bucket).get("Contents", []):
+        client.delete_object(Bucket=bucket, Key=item["Key"])
+    client.delete_bucket(Bucket=bucket)
     client.close()
 
 
