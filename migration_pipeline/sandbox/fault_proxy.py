@@ -55,12 +55,13 @@ class FaultProxy:
         faults: in force now; may be set at any time. The first that hits a request is the one that happens.
         happened: how often, by kind.
         requests: seen so far.
+        newest: the newest request's line.
     """
 
     def __init__(self, upstream_port: int, faults: Sequence[Fault] = (), *, seed: int = 0) -> None:
         self.faults = faults
         self.happened: Counter[str] = Counter()
-        self.requests = 0
+        self.requests, self.newest = 0, ""
         self._upstream = upstream_port
         self._random = random.Random(seed)  # noqa: S311 - repeatable faults, not cryptography
         self._loop = asyncio.new_event_loop()
@@ -114,9 +115,12 @@ class FaultProxy:
         """One request and its answer; whether the connection may serve another."""
         head = await reader.readuntil(b"\r\n\r\n")
         self.requests += 1
-        fault = self._draw(head.split(b"\r\n", 1)[0].decode("latin-1"))
-        if fault is not None and not await self._before(fault, head, reader, writer):
-            return False
+        self.newest = head.split(b"\r\n", 1)[0].decode("latin-1")
+        fault = self._draw(self.newest)
+        if fault is not None:
+            over = await self._before(fault, head, reader, writer)
+            if over is not None:
+                return over
         store.write(head)
         # At the same time as the answer is read: a client may wait for "100 Continue" before it sends its body.
         sending = asyncio.create_task(_pass_on(reader, store, _body_of(head)))
@@ -153,8 +157,11 @@ class FaultProxy:
 
     async def _before(
         self, fault: Fault, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> bool:
-        """What happens before the store sees the request; whether it is to see it."""
+    ) -> bool | None:
+        """What happens before the store sees the request.
+
+        `None` where the store is to see it; else whether the connection may serve another.
+        """
         match fault.kind:
             case "reset":
                 _reset(writer)
@@ -162,7 +169,7 @@ class FaultProxy:
                 await asyncio.sleep(3600)
             case "delay":
                 await asyncio.sleep(fault.seconds)
-                return True
+                return None
             case "cut_upload":
                 await _ask_for_body(head, writer)
                 await reader.readexactly(min(_body_of(head) or 0, fault.after_bytes))
@@ -172,9 +179,9 @@ class FaultProxy:
                 await reader.readexactly(_body_of(head) or 0)
                 writer.write(f"HTTP/1.1 {fault.answer}".encode())
                 await writer.drain()
-                return False
-            case _:
                 return True
+            case _:
+                return None
         return False
 
     def _draw(self, line: str) -> Fault | None:

@@ -198,6 +198,19 @@ def test_a_part_that_fails_is_tried_again_and_the_others_are_not() -> None:
     assert target.objects == {KEY: body}
 
 
+def test_parts_that_arrive_out_of_order_are_digested_in_order() -> None:
+    class SlowStart(MemorySource):
+        async def read_part(self, file: SourceFile, *, etag: str, start: int, length: int) -> bytes:
+            await asyncio.sleep(0.05 if start == 0 else 0)
+            return await super().read_part(file, etag=etag, start=start, length=length)
+
+    body = b"".join(bytes([number]) * PART_BYTES for number in range(3))
+    target = MemoryTarget()
+    result = copy(SlowStart({FILE: body}), target)
+    assert (result.outcome, result.md5) == (Outcome.COPIED, md5(body))
+    assert target.objects == {KEY: body}
+
+
 def test_an_upload_that_is_given_up_leaves_no_parts() -> None:
     def fault() -> None:
         raise Transient("503")

@@ -4,9 +4,10 @@ import asyncio
 import gzip
 import hashlib
 import random
+import re
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import boto3
@@ -23,6 +24,7 @@ from migration_pipeline.core.model import CopyResult, Outcome, SourceFile, Wante
 from migration_pipeline.core.transfer import transfer
 from migration_pipeline.core.urls import KeyTemplate, UrlRules
 from migration_pipeline.sandbox import Sandbox
+from migration_pipeline.sandbox.fault_proxy import Fault, FaultProxy
 
 BOUNDARIES = [0, 1, *(n * PART_BYTES + more for n in (1, 2) for more in (-1, 0, 1))]
 
@@ -142,29 +144,42 @@ def test_snapshots_and_older_versions_are_not_copied(stores: Stores) -> None:
     assert stores.get("a.jpg")["Body"] == b"new"
 
 
-def test_a_sas_that_ran_out_is_renewed_and_a_wrong_key_is_not(sandbox: Sandbox, stores: Stores) -> None:
+def test_a_refused_sas_is_renewed_once_for_all_and_a_fresh_one_is_not(sandbox: Sandbox, stores: Stores) -> None:
     stores.upload("a.jpg", b"bytes")
     file, now = SourceFile(stores.name, "a.jpg"), 0.0
+    port = urlsplit(sandbox.azure_account_url).port or 0
 
-    async def read(key: str) -> None:
+    async def admit(_: int) -> None:
+        return
+
+    async def story(proxy: FaultProxy) -> None:
         nonlocal now
-        async with AzureBlobSource(
-            sandbox.azure_account_url,
-            [stores.name],
-            AzureCredentials(key),
-            sas_life=timedelta(seconds=1),
-            clock=lambda: now,
-        ) as source:
+        account_url = sandbox.azure_account_url.replace(f":{port}", f":{proxy.port}")
+        credentials = AzureCredentials(sandbox.environment["AZURE_STORAGE_KEY"])
+        async with AzureBlobSource(account_url, [stores.name], credentials, clock=lambda: now) as source:
 
-            async def admit(_: int) -> None:
-                return
+            async def read(times: int) -> list[bytes | BaseException | None]:
+                reads = (source.read(file, whole_up_to=10, admit=admit) for _ in range(times))
+                ended = await asyncio.gather(*reads, return_exceptions=True)
+                return [one if isinstance(one, BaseException) else one.body for one in ended]
 
-            assert (await source.read(file, whole_up_to=10, admit=admit)).body == b"bytes"
-            await asyncio.sleep(2.1)  # the SAS ends by the server's clock; ours stood still, as in a sleep
-            with pytest.raises(Fatal, match="AZURE_STORAGE_KEY"):
-                await source.read(file, whole_up_to=10, admit=admit)
+            assert await read(5) == [b"bytes"] * 5
+            old = refusal_of_token_in(proxy.newest)
+            proxy.faults = [old]
+            assert {type(error) for error in await read(5)} == {Fatal}
             now = 61.0
-            reads = [source.read(file, whole_up_to=10, admit=admit) for _ in range(5)]
-            assert [blob.body for blob in await asyncio.gather(*reads)] == [b"bytes"] * 5
+            await asyncio.sleep(1.1)  # a SAS tells whole seconds: made within one, two are the same
+            assert await read(5) == [b"bytes"] * 5
+            # That made one token for all of them. It is a fresh one, so its refusal counts.
+            proxy.faults = [old, refusal_of_token_in(proxy.newest)]
+            assert {type(error) for error in await read(5)} == {Fatal}
 
-    asyncio.run(read(sandbox.environment["AZURE_STORAGE_KEY"]))
+    with FaultProxy(port) as proxy:
+        asyncio.run(story(proxy))
+
+
+def refusal_of_token_in(line: str) -> Fault:
+    """What Azure says to a SAS that has run out, for the one in this request."""
+    token = line.split("?", 1)[1].split(" ", 1)[0]
+    answer = "403 Said\r\nx-ms-error-code: AuthenticationFailed\r\nContent-Length: 0\r\n\r\n"
+    return Fault("status", match=re.escape(token), answer=answer)

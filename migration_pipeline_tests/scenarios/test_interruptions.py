@@ -44,6 +44,10 @@ class Ranges:
     def urls(self, id_: str) -> list[str]:
         return [url for _, url in independent.references(self.world.places).get(id_, [])]
 
+    def unmoved_in_database(self, id_: str) -> list[str]:
+        held = independent.references(self.world.places).get(id_, [])
+        return [url for site, url in held if site == "database" and self.in_source(url)]
+
     def in_source(self, url: str) -> bool:
         places = self.world.places
         return independent.source_of(url, places.account_url, places.alias_hosts) is not None
@@ -88,6 +92,9 @@ def test_edits_before_any_operation_are_kept_and_migrated(ranges: Ranges) -> Non
         ranges.migrate(id_, watch)
         operations = watch.seen
         check_halfway(ranges, id_, also=user.new_url)
+        if "set_flags" in operations[number - 1 :]:
+            # The flag was decided on after the edit, so it tells the truth of the row with the edit in it.
+            assert id_ not in flagged(ranges.world) or not ranges.unmoved_in_database(id_)
         # What came after the range was confirmed is found by the next run.
         assert ranges.migrate(id_).complete
         check_migrated(ranges, id_, left_out=user.removed)
