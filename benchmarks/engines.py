@@ -4,6 +4,7 @@ All of them copy the same blobs under the same names with the same number in fli
 the source's Content-MD5, what is written by a checksum that S3 checks.
 """
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -120,6 +121,37 @@ def sdk_threads(task: Task) -> None:
         list(pool.map(copy, task.names))
 
 
+def sdk_aio(task: Task) -> None:
+    """azure-storage-blob's aio client and aiobotocore: the same script, written with care."""
+    from aiobotocore.config import AioConfig  # noqa: PLC0415 - as above
+    from aiobotocore.session import get_session  # noqa: PLC0415 - as above
+    from azure.storage.blob.aio import ContainerClient  # noqa: PLC0415 - as above
+
+    config = AioConfig(max_pool_connections=task.in_flight, s3={"addressing_style": "path"})
+
+    async def work() -> None:
+        todo = iter(task.names)
+        async with (
+            ContainerClient(task.account_url, task.container, credential=task.account_key) as container,
+            get_session().create_client(
+                "s3", endpoint_url=task.endpoint_url, region_name="us-east-1", config=config
+            ) as s3,
+        ):
+
+            async def place() -> None:
+                for name in todo:
+                    blob = await container.download_blob(name)
+                    body = await blob.readall()
+                    _check(body, blob.properties.content_settings.content_md5)
+                    await s3.put_object(**_put(task, name, body, blob.properties.content_settings.content_type))
+
+            async with asyncio.TaskGroup() as group:
+                for _ in range(task.in_flight):
+                    group.create_task(place())
+
+    asyncio.run(work())
+
+
 def _check(body: bytes, md5: bytearray | None) -> None:
     if md5 is None or hashlib.md5(body, usedforsecurity=False).digest() != bytes(md5):
         raise ValueError("the bytes are not those of the Content-MD5")
@@ -140,6 +172,7 @@ ENGINES: dict[str, Callable[[Task], None]] = {
     "migration_pipeline": ours,
     "rclone": rclone,
     "azure-storage-blob + boto3 threads": sdk_threads,
+    "azure-storage-blob aio + aiobotocore": sdk_aio,
 }
 
 if __name__ == "__main__":

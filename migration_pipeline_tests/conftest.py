@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from migration_pipeline.sandbox import Sandbox
+from migration_pipeline_tests.moto_server import MotoServer
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +15,11 @@ def sandbox() -> Iterator[Sandbox]:
         for name, value in running.environment.items():
             patch.setenv(name, value)
         yield running
+
+
+@pytest.fixture(scope="session")
+def moto(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MotoServer]:  # noqa: ARG001 - credentials
+    """A second store that speaks S3's protocol; it takes any credentials, the sandbox's too."""
+    server = MotoServer(tmp_path_factory.mktemp("moto") / "moto.log")
+    yield server
+    server.close()
