@@ -71,6 +71,7 @@ class ProfilesTable(_Section):
     columns: ColumnNames = ["photos"]
     deleted_at: Identifier | None = None
     migrated_at: Identifier = "photos_migrated_at"
+    updated_at: Identifier | None = None
 
 
 class RelatedTable(_Section):
@@ -80,6 +81,7 @@ class RelatedTable(_Section):
     profile_id: Identifier
     id: Identifier = "id"
     columns: ColumnNames
+    updated_at: Identifier | None = None
 
 
 class Database(_Section):
@@ -92,8 +94,14 @@ class Database(_Section):
 class Firebase(_Section):
     """The documents that clients read."""
 
-    kind: Literal["firestore", "none"] = Field(description='"firestore", or "none" for apps without Firebase.')
+    kind: Literal["firestore", "realtime_database", "none"] = Field(
+        description='"firestore", "realtime_database", or "none" for apps without Firebase.'
+    )
     project_id: str = Field(default="", description="The Firebase project.")
+    database_url: WebUrl | None = Field(default=None, description="Of the Realtime Database.")
+    writes_per_second: float = Field(
+        default=500, gt=0, description="Writes of one run, at most; each may run one of the app's functions."
+    )
     document: str = Field(default="profiles/{id}", description="A document's path; {id} is the profile's id.")
     fields: ColumnNames = Field(default=["photos"], description="Fields that hold URLs; dots reach into maps.")
 
@@ -133,6 +141,20 @@ class Copy(_Section):
     )
 
 
+class Sweep(_Section):
+    """Looking for what came late."""
+
+    profiles_per_sweep: int = Field(
+        default=20_000, ge=1, description="Flagged profiles looked at by one sweep, where no updated_at tells which."
+    )
+
+
+class Erase(_Section):
+    """Removing copies that nobody refers to any more."""
+
+    after_hours: float = Field(default=24, ge=0, description="Since the last reference went.")
+
+
 class Secrets(_Section):
     """From the environment alone."""
 
@@ -152,6 +174,8 @@ class Settings(_Section):
     ledger: LedgerSection = LedgerSection()
     plan: Plan = Plan()
     copy_: Copy = Field(default=Copy(), alias="copy")
+    sweep: Sweep = Sweep()
+    erase: Erase = Erase()
     secrets: Secrets
 
 
@@ -174,6 +198,8 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
         raise _refusal(error) from None
     if settings.firebase.kind != "none" and not settings.firebase.project_id:
         raise SettingsError("is missing.", setting="firebase.project_id", remedy="Name the Firebase project.")
+    if settings.firebase.kind == "realtime_database" and not settings.firebase.database_url:
+        raise SettingsError("is missing.", setting="firebase.database_url", remedy="Give the database's URL.")
     return settings
 
 

@@ -13,6 +13,7 @@ from migration_pipeline.adapters.postgres_profiles import PostgresProfiles
 from migration_pipeline.adapters.postgres_tables import ProfileTable, RelatedTable
 from migration_pipeline.adapters.s3 import Bucket, S3Target
 from migration_pipeline.adapters.s3_headers import StoreAs
+from migration_pipeline.adapters.write_rate import WriteRate
 from migration_pipeline.core.copy_file import CopyLimits
 from migration_pipeline.core.errors import SettingsError
 from migration_pipeline.core.migrate import Stores
@@ -68,9 +69,23 @@ def open_profiles(settings: Settings) -> PostgresProfiles:
     profiles = settings.database.profiles
     return PostgresProfiles(
         settings.secrets.database_url.get_secret_value(),
-        profiles=ProfileTable(profiles.table, profiles.id, profiles.columns, profiles.migrated_at, profiles.deleted_at),
-        related=[RelatedTable(o.table, o.id, o.profile_id, o.columns) for o in settings.database.related],
+        profiles=ProfileTable(
+            profiles.table,
+            profiles.id,
+            profiles.columns,
+            profiles.migrated_at,
+            profiles.deleted_at,
+            profiles.updated_at,
+        ),
+        related=[RelatedTable(o.table, o.id, o.profile_id, o.columns, o.updated_at) for o in settings.database.related],
+        ledger_schema=settings.ledger.schema_name if _ledger_is_beside(settings) else None,
     )
+
+
+def _ledger_is_beside(settings: Settings) -> bool:
+    """Whether the ledger is in the app's own database."""
+    secrets = settings.secrets
+    return secrets.ledger_url.get_secret_value() == secrets.database_url.get_secret_value()
 
 
 @contextmanager
@@ -79,11 +94,20 @@ def open_documents(settings: Settings) -> Iterator[DocumentStore]:
     if settings.firebase.kind == "none":
         yield NoDocuments()
         return
+    firebase, writes = settings.firebase, WriteRate(settings.firebase.writes_per_second)
     # Imported here: 0.35 s of Google's libraries.
+    if firebase.kind == "realtime_database":
+        from migration_pipeline.adapters.realtime_database import RealtimeDatabaseDocuments  # noqa: PLC0415
+
+        url = firebase.database_url or ""
+        with closing(
+            RealtimeDatabaseDocuments(firebase.project_id, url, firebase.document, firebase.fields, writes)
+        ) as nodes:
+            yield nodes
+        return
     from migration_pipeline.adapters.firestore import FirestoreDocuments  # noqa: PLC0415
 
-    firebase = settings.firebase
-    with closing(FirestoreDocuments(firebase.project_id, firebase.document, firebase.fields)) as documents:
+    with closing(FirestoreDocuments(firebase.project_id, firebase.document, firebase.fields, writes)) as documents:
         yield documents
 
 

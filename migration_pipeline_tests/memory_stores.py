@@ -1,7 +1,7 @@
 """A source and a target in memory, for faults that no server makes on demand, and under the real ones' contracts."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from migration_pipeline.core.errors import Permanent
@@ -31,6 +31,10 @@ class MemorySource:
             await admit(len(body))
         whole = self.fault(body) if len(body) <= whole_up_to else None
         return SourceBlob(len(body), md5(body), f'"{md5(body).hex()}"', FileHeaders(), whole)
+
+    async def etag(self, file: SourceFile) -> str | None:
+        body = self.blobs.get(file)
+        return None if body is None else f'"{md5(body).hex()}"'
 
     async def read_part(self, file: SourceFile, *, etag: str, start: int, length: int) -> bytes:
         body = self._body(file)
@@ -63,17 +67,25 @@ class MemoryTarget:
     async def check(self) -> None:
         return
 
-    async def create(self, key: str, body: bytes, md5: bytes, headers: FileHeaders) -> Receipt:  # noqa: ARG002 - the port's form
-        if key in self.objects:
+    async def create(
+        self,
+        key: str,
+        body: bytes,
+        md5: bytes,  # noqa: ARG002 - the port's form
+        headers: FileHeaders,
+        *,
+        replaces: str | None = None,
+    ) -> Receipt:
+        if self._taken(key, replaces):
             raise KeyTaken
         self.objects[key], self.headers[key] = body, headers
         self.fault()
         return Receipt(hashlib.md5(body, usedforsecurity=False).hexdigest(), self.confirms(body), None)
 
-    async def begin(self, key: str, headers: FileHeaders) -> "MemoryUpload":
-        if key in self.objects:
+    async def begin(self, key: str, headers: FileHeaders, *, replaces: str | None = None) -> "MemoryUpload":
+        if self._taken(key, replaces):
             raise KeyTaken
-        upload = MemoryUpload(self, key, headers)
+        upload = MemoryUpload(self, key, headers, replaces)
         self.uploads.append(upload)
         return upload
 
@@ -84,8 +96,17 @@ class MemoryTarget:
         return ObjectFacts(len(body), md5(self.reads_back(body) if read else body), md5(body).hex())
 
     async def remove(self, key: str, receipt: Receipt) -> None:
-        if key in self.objects and md5(self.objects[key]).hex() == receipt.etag:
-            del self.objects[key]
+        await self.erase(key, receipt.etag, [])
+
+    async def erase(self, key: str, etag: str, versions: Sequence[str]) -> int:
+        assert not versions
+        if key not in self.objects or md5(self.objects[key]).hex() != etag:
+            return 0
+        del self.objects[key]
+        return 1
+
+    def _taken(self, key: str, replaces: str | None) -> bool:
+        return key in self.objects and md5(self.objects[key]).hex() != replaces
 
 
 @dataclass
@@ -95,6 +116,7 @@ class MemoryUpload:
     target: MemoryTarget
     key: str
     headers: FileHeaders
+    replaces: str | None = None
     parts: dict[int, bytes] = field(default_factory=dict)
 
     async def put(self, number: int, body: bytes) -> None:
@@ -103,7 +125,7 @@ class MemoryUpload:
 
     async def complete(self) -> Receipt:
         body = b"".join(self.parts[number] for number in sorted(self.parts))
-        receipt = await self.target.create(self.key, body, md5(body), self.headers)
+        receipt = await self.target.create(self.key, body, md5(body), self.headers, replaces=self.replaces)
         self.target.uploads.remove(self)
         return receipt._replace(md5=None)
 

@@ -155,6 +155,16 @@ class AzureBlobSource:
             raise Transient(f"the source sent {len(body)} of {length} bytes")
         return body
 
+    async def etag(self, file: SourceFile) -> str | None:
+        try:
+            response = await self._answer_for(file, {}, "HEAD")
+        except Permanent as error:
+            if error.outcome is Outcome.SOURCE_MISSING:
+                return None
+            raise
+        response.release()
+        return response.headers.get("ETag")
+
     @asynccontextmanager
     async def _get(self, file: SourceFile, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
         response = await self._answer_for(file, headers)
@@ -165,23 +175,27 @@ class AzureBlobSource:
         finally:
             response.release()
 
-    async def _answer_for(self, file: SourceFile, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+    async def _answer_for(
+        self, file: SourceFile, headers: Mapping[str, str], method: str = "GET"
+    ) -> aiohttp.ClientResponse:
         """The blob's answer; a SAS that has expired is renewed once, for everybody."""
         where, token = (
             f"{self._account_url}/{quote(file.container)}/{quote(file.blob)}",
             self._sas.token(file.container),
         )
         try:
-            return await self._answer(f"{where}?{token}", headers)
+            return await self._answer(f"{where}?{token}", headers, method)
         except Fatal as refused:
             if refused.setting != KEY_SETTING or not self._sas.renewed(file.container, token):
                 raise
-        return await self._answer(f"{where}?{self._sas.token(file.container)}", headers)
+        return await self._answer(f"{where}?{self._sas.token(file.container)}", headers, method)
 
-    async def _answer(self, url: str, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+    async def _answer(self, url: str, headers: Mapping[str, str], method: str = "GET") -> aiohttp.ClientResponse:
         try:
             # `encoded`: the path goes out as written here; a redirect would leave the configured account.
-            response = await self._session.get(URL(url, encoded=True), headers=headers, allow_redirects=False)
+            response = await self._session.request(
+                method, URL(url, encoded=True), headers=headers, allow_redirects=False
+            )
             if response.status in (200, 206):
                 return response
             async with response:

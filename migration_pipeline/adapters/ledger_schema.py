@@ -50,6 +50,42 @@ STEPS: tuple[str, ...] = (
     CREATE INDEX files_failed ON {s}.files (outcome)
         WHERE outcome IS NOT NULL AND outcome NOT IN ('copied', 'already_there');
     """,
+    # 2: who holds a range, what is to be done to it again, and what rollback, sweep and erasure have to know.
+    """
+    ALTER TABLE {s}.ranges
+        ADD epoch          bigint NOT NULL DEFAULT 0, -- raised each time that a run takes the range
+        ADD requested_at   timestamptz,               -- something came late: a run is asked for
+        ADD requested_why  text,
+        ADD rolled_back_at timestamptz;               -- null again once it is migrated again
+    ALTER TABLE {s}.files
+        ADD noted_at    timestamptz NOT NULL DEFAULT now(), -- when a profile was first seen to need it
+        ADD source_etag text,                         -- of the version of the blob that was copied
+        ADD ours        boolean NOT NULL DEFAULT false, -- the S3 object was made by this migration
+        ADD versions    text[] NOT NULL DEFAULT '{{}}', -- of it that we made, on a bucket with versioning
+        ADD replaces    text,                         -- ETag of our copy that the source has newer bytes of
+        ADD erasing     boolean NOT NULL DEFAULT false; -- its copy is being removed; nobody may rely on it
+    UPDATE {s}.files SET ours = true WHERE outcome = 'copied';
+    ALTER TABLE {s}.wanted
+        ADD spelling   text,                          -- the reference as it was, without query string
+        ADD had_query  boolean NOT NULL DEFAULT false,
+        ADD dropped_at timestamptz;                   -- when no profile of the range held it any more
+    CREATE INDEX wanted_dropped ON {s}.wanted (dropped_at) WHERE dropped_at IS NOT NULL;
+    CREATE TABLE {s}.erased (
+        file_id    uuid NOT NULL,
+        container  text NOT NULL,
+        blob       text NOT NULL,
+        key        text NOT NULL,
+        etag       text,
+        md5        bytea,
+        removed    integer NOT NULL,                  -- objects, or versions of one
+        profiles   text[] NOT NULL,                   -- that once needed it
+        erased_at  timestamptz NOT NULL DEFAULT now()
+    );
+    CREATE TABLE {s}.state (
+        name  text PRIMARY KEY,
+        value jsonb NOT NULL                          -- how far a sweep is, for example
+    );
+    """,
 )
 """Each step once released is never edited; the next change is a further step."""
 

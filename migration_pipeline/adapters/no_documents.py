@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from migration_pipeline.core.model import ProfileId, Rewritten
-from migration_pipeline.core.values import Replace
+from migration_pipeline.core.ports import Fence
+from migration_pipeline.core.values import ReplaceFor
 
 
 class NoDocuments:
@@ -12,7 +13,12 @@ class NoDocuments:
     def read(self, profile_ids: Sequence[ProfileId]) -> Mapping[ProfileId, Sequence[str]]:  # noqa: ARG002 - the port's
         return {}
 
-    def rewrite(self, profile_ids: Sequence[ProfileId], replace: Replace) -> Rewritten:  # noqa: ARG002 - the port's
+    def rewrite(
+        self,
+        profile_ids: Sequence[ProfileId],  # noqa: ARG002 - the port's
+        replace: ReplaceFor,  # noqa: ARG002 - the port's
+        fence: Fence,  # noqa: ARG002 - the port's
+    ) -> Rewritten:
         return Rewritten()
 
     def close(self) -> None:

@@ -19,7 +19,11 @@ _CONNECT_SECONDS = 10
 _TRIES = 8
 # PostgreSQL documentation, "Serialization Failure Handling": these, and a lock not granted in time, may
 # succeed when the transaction is run again.
-_RUN_AGAIN = (errors.DeadlockDetected, errors.SerializationFailure, errors.LockNotAvailable, errors.QueryCanceled)
+RUN_AGAIN = (errors.DeadlockDetected, errors.SerializationFailure, errors.LockNotAvailable, errors.QueryCanceled)
+
+
+class StillBusy(Transient):
+    """Somebody else kept the rows locked all the time."""
 
 
 def connect(url: str, *, setting: str) -> Connection:
@@ -58,15 +62,16 @@ def in_transaction(connection: Connection, work: Callable[[psycopg.Cursor[tuple[
         What `work` returned, and how many runs were thrown away.
 
     Raises:
-        Transient: all tries met such errors, or the connection broke.
+        StillBusy: all tries met such errors.
+        Transient: the connection broke.
     """
     for lost in range(_TRIES):
         try:
             with connection.transaction(), connection.cursor() as cursor:
                 return work(cursor), lost
-        except _RUN_AGAIN as error:
+        except RUN_AGAIN as error:
             if lost == _TRIES - 1:
-                raise Transient(f"the database kept refusing: {type(error).__name__}") from None
+                raise StillBusy(f"the database kept refusing: {type(error).__name__}") from None
             time.sleep(random.uniform(0, 0.05 * 2**lost))  # noqa: S311 - spreads load, guards nothing
     raise AssertionError("the loop returns or raises")
 

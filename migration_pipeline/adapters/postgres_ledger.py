@@ -1,33 +1,21 @@
 """The ledger: Postgres schema `migration`. Holds names, outcomes and digests; never a query string or a secret."""
 
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar
+from datetime import datetime
+from typing import Any, NamedTuple, cast
 
-import psycopg
 from psycopg import errors, sql
 from psycopg.types.json import Jsonb
 
 from migration_pipeline.adapters.ledger_schema import bring_up_to_date, is_there
-from migration_pipeline.adapters.postgres import Connection, connect, in_transaction, translated
+from migration_pipeline.adapters.postgres import connect, translated
+from migration_pipeline.adapters.postgres_range import PostgresRangeLedger, known_file
 from migration_pipeline.core.errors import Fatal, RangeBusy
-from migration_pipeline.core.model import (
-    CopyResult,
-    KnownFile,
-    Outcome,
-    ProfileId,
-    ProfileRange,
-    SourceFile,
-    WantedFile,
-)
-
-T = TypeVar("T")
-_Cursor = psycopg.Cursor[tuple[Any, ...]]
+from migration_pipeline.core.model import KnownFile, Outcome, ProfileId, ProfileRange, SourceFile
+from migration_pipeline.core.ports import Dropped, Erased
 
 SETTING = "LEDGER_URL"
-_VERIFIED = [outcome.value for outcome in Outcome if outcome.verified]
-_MESSAGE_CHARACTERS = 500
 
 
 class DeadLetter(NamedTuple):
@@ -52,6 +40,15 @@ class RangeState(NamedTuple):
     report: Mapping[str, Any] | None
     copied: int
     bytes: int
+    rolled_back: bool
+
+
+class Request(NamedTuple):
+    """A range that a run is asked for, since when, and why."""
+
+    range_key: str
+    at: datetime
+    why: str
 
 
 class PostgresLedger:
@@ -120,7 +117,7 @@ class PostgresLedger:
             ) from None
 
     @contextmanager
-    def hold(self, range_key: str) -> Iterator[tuple[ProfileRange, "PostgresRangeLedger"]]:
+    def hold(self, range_key: str, *, run: bool = True) -> Iterator[tuple[ProfileRange, PostgresRangeLedger]]:
         found = self._query(
             "SELECT key, range_id, after_id, last_id, profiles, numeric_ids FROM {s}.ranges WHERE key = %s", [range_key]
         )
@@ -137,16 +134,132 @@ class PostgresLedger:
             row = lock.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [name]).fetchone()
             if row != (True,):
                 raise RangeBusy(range_key)
-            self._query(
-                "UPDATE {s}.ranges SET started_at = now(), ended_at = NULL WHERE range_id = %s", [bounds.ordinal]
+            ((epoch,),) = self._query(
+                "UPDATE {s}.ranges SET epoch = epoch + 1 WHERE range_id = %s RETURNING epoch", [bounds.ordinal]
             )
-            yield bounds, PostgresRangeLedger(self._connection, self._schema, bounds)
+            if run:
+                self._query(
+                    "UPDATE {s}.ranges SET started_at = now(), ended_at = NULL, requested_at = NULL,"
+                    " requested_why = NULL WHERE range_id = %s",
+                    [bounds.ordinal],
+                )
+            yield bounds, PostgresRangeLedger(self._connection, self._schema, bounds, epoch)
+
+    def request(self, range_keys: Sequence[str], why: str) -> None:
+        """Ask for a run of these ranges; a run that begins later fulfils it."""
+        self._query(
+            "UPDATE {s}.ranges SET requested_at = now(), requested_why = %s"
+            " WHERE key = ANY(%s) AND requested_at IS NULL",
+            [why, list(range_keys)],
+        )
+
+    def requested(self) -> Sequence[Request]:
+        """Ranges that a run is asked for, oldest first."""
+        rows = self._query(
+            "SELECT key, requested_at, requested_why FROM {s}.ranges WHERE requested_at IS NOT NULL"
+            " ORDER BY requested_at, range_id"
+        )
+        return [Request(*row) for row in rows]
+
+    def find(self, files: Sequence[SourceFile]) -> Mapping[SourceFile, KnownFile]:
+        """Those of the files that any range knows."""
+        rows = self._query(
+            "SELECT container, blob, CASE WHEN NOT erasing THEN outcome END, waived_at IS NOT NULL,"
+            " replaces IS NOT NULL, size_bytes, md5, etag, source_etag FROM {s}.files WHERE file_id = ANY(%s)",
+            [[file.file_id for file in files]],
+        )
+        return {SourceFile(*row[:2]): known_file(*row[2:]) for row in rows}
+
+    def dropped(self, *, seconds: float) -> Sequence[Dropped]:
+        rows = self._query(
+            "SELECT f.container, f.blob, f.etag, f.versions, array_agg(DISTINCT r.key),"
+            " array_agg(DISTINCT w.profile_id), bool_and(r.numeric_ids)"
+            " FROM {s}.files f JOIN {s}.wanted w USING (file_id) JOIN {s}.ranges r USING (range_id)"
+            " WHERE f.ours AND f.etag IS NOT NULL"
+            " AND f.file_id IN (SELECT file_id FROM {s}.wanted WHERE dropped_at IS NOT NULL)"
+            " GROUP BY f.file_id"
+            " HAVING bool_and(w.dropped_at IS NOT NULL) AND max(w.dropped_at) <= now() - make_interval(secs => %s)"
+            " ORDER BY array_agg(DISTINCT r.key)",
+            [seconds],
+        )
+        return [
+            Dropped(SourceFile(container, blob), etag, versions, keys, [int(i) if numeric else i for i in ids])
+            for container, blob, etag, versions, keys, ids, numeric in rows
+        ]
+
+    def begin_erasing(self, files: Sequence[SourceFile]) -> Sequence[SourceFile]:
+        ids = [file.file_id for file in files]
+        with translated("ledger.schema"), self._connection.transaction(), self._connection.cursor() as cursor:
+            # Waits for ranges that are just about to want one of them: their new rows refer to these.
+            cursor.execute(
+                self._sql("SELECT FROM {s}.files WHERE file_id = ANY(%s) ORDER BY file_id FOR UPDATE"), [ids]
+            )
+            cursor.execute(
+                self._sql(
+                    "UPDATE {s}.files f SET erasing = true WHERE file_id = ANY(%s) AND NOT EXISTS"
+                    " (SELECT FROM {s}.wanted w WHERE w.file_id = f.file_id AND w.dropped_at IS NULL)"
+                    " RETURNING container, blob"
+                ),
+                [ids],
+            )
+            return [SourceFile(*row) for row in cursor.fetchall()]
+
+    def spare(self, files: Sequence[SourceFile]) -> None:
+        self._query("UPDATE {s}.files SET erasing = false WHERE file_id = ANY(%s)", [[file.file_id for file in files]])
+
+    def erased(self, removed: Sequence[Erased]) -> None:
+        with translated("ledger.schema"), self._connection.transaction(), self._connection.cursor() as cursor:
+            for item in removed:
+                file = item.dropped.file
+                cursor.execute(
+                    self._sql(
+                        "INSERT INTO {s}.erased (file_id, container, blob, key, etag, md5, removed, profiles)"
+                        " SELECT file_id, container, blob, %s, etag, md5, %s, %s FROM {s}.files WHERE file_id = %s"
+                    ),
+                    [item.key, item.removed, [str(id_) for id_ in item.dropped.profiles], file.file_id],
+                )
+                cursor.execute(
+                    self._sql("DELETE FROM {s}.wanted WHERE file_id = %s AND dropped_at IS NOT NULL"), [file.file_id]
+                )
+                # Perhaps a range wants it again by now: to it, the file was never copied.
+                cursor.execute(
+                    self._sql(
+                        "UPDATE {s}.files SET outcome = NULL, message = '', size_bytes = 0, md5 = NULL, etag = NULL,"
+                        " source_etag = NULL, ours = false, versions = '{{}}', replaces = NULL, erasing = false,"
+                        " noted_at = now() WHERE file_id = %s"
+                    ),
+                    [file.file_id],
+                )
+                cursor.execute(
+                    self._sql(
+                        "DELETE FROM {s}.files f WHERE file_id = %s"
+                        " AND NOT EXISTS (SELECT FROM {s}.wanted w WHERE w.file_id = f.file_id)"
+                    ),
+                    [file.file_id],
+                )
+
+    def remembered(self, name: str) -> Any:  # noqa: ANN401 - any JSON value
+        """What was kept under a name; `None` where nothing was."""
+        rows = self._query("SELECT value FROM {s}.state WHERE name = %s", [name])
+        return rows[0][0] if rows else None
+
+    def remember(self, name: str, value: Any) -> None:  # noqa: ANN401 - as above
+        """Keep a JSON value under a name."""
+        self._query(
+            "INSERT INTO {s}.state VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            [name, Jsonb(value)],
+        )
+
+    def now(self) -> datetime:
+        """By the ledger's clock."""
+        ((at,),) = self._connection.execute("SELECT clock_timestamp()").fetchall()
+        return cast("datetime", at)
 
     def states(self) -> Sequence[RangeState]:
         """Every range with its newest counters, in id order."""
         rows = self._query(
             "SELECT key, profiles, started_at IS NOT NULL, started_at IS NOT NULL AND ended_at IS NULL,"
-            " report, copied, bytes FROM {s}.ranges ORDER BY range_id"
+            " report, copied, bytes, rolled_back_at IS NOT NULL FROM {s}.ranges ORDER BY range_id"
         )
         return [RangeState(*row) for row in rows]
 
@@ -185,133 +298,6 @@ class PostgresLedger:
             return cursor.fetchall() if cursor.description else []
 
 
-class PostgresRangeLedger:
-    """Fulfils `RangeLedger`. Calls may come from any thread; they take turns."""
-
-    def __init__(self, connection: Connection, schema: str, bounds: ProfileRange) -> None:
-        self._connection = connection
-        self._schema = sql.Identifier(schema)
-        self._bounds = bounds
-        self._turn = threading.Lock()
-
-    def want(self, wanted: Iterable[tuple[ProfileId, SourceFile]]) -> int:
-        def work(cursor: _Cursor) -> int:
-            cursor.execute(
-                "CREATE TEMP TABLE wanted_now (profile_id text, file_id uuid, container text, blob text) ON COMMIT DROP"
-            )
-            with cursor.copy("COPY wanted_now FROM STDIN") as copy:
-                for profile_id, file in rows:
-                    copy.write_row((str(profile_id), file.file_id, file.container, file.blob))
-            # In one order everywhere: two ranges that share files then wait for each other, and never in a ring.
-            cursor.execute(
-                self._sql(
-                    "INSERT INTO {s}.files (file_id, container, blob)"
-                    " SELECT DISTINCT file_id, container, blob FROM wanted_now ORDER BY file_id ON CONFLICT DO NOTHING"
-                )
-            )
-            cursor.execute(
-                self._sql(
-                    "INSERT INTO {s}.wanted SELECT DISTINCT %s::integer, profile_id, file_id FROM wanted_now"
-                    " ON CONFLICT DO NOTHING"
-                ),
-                [self._bounds.ordinal],
-            )
-            cursor.execute(
-                self._sql(
-                    "DELETE FROM {s}.wanted w USING {s}.files f WHERE w.range_id = %s AND f.file_id = w.file_id"
-                    " AND (f.outcome IS NULL OR f.outcome <> ALL(%s))"
-                    " AND NOT EXISTS (SELECT FROM wanted_now n"
-                    " WHERE n.profile_id = w.profile_id AND n.file_id = w.file_id)"
-                ),
-                [self._bounds.ordinal, _VERIFIED],
-            )
-            cursor.execute("SELECT count(DISTINCT file_id) FROM wanted_now")
-            ((files,),) = cursor.fetchall()
-            return int(files)
-
-        rows = list(wanted)  # read before the transaction begins: no other store is waited for inside it
-        return self._do(work)
-
-    def unfinished(self) -> Sequence[WantedFile]:
-        rows = self._fetch(
-            "SELECT container, blob, attempts FROM {s}.files WHERE file_id IN"
-            " (SELECT file_id FROM {s}.wanted WHERE range_id = %(range)s)"
-            " AND (outcome IS NULL OR outcome <> ALL(%(verified)s)) AND waived_at IS NULL"
-        )
-        return [WantedFile(SourceFile(container, blob), attempts) for container, blob, attempts in rows]
-
-    def record(self, results: Sequence[CopyResult]) -> None:
-        def work(cursor: _Cursor) -> None:
-            cursor.execute(
-                "CREATE TEMP TABLE ended (file_id uuid, outcome text, message text, attempts integer,"
-                " size_bytes bigint, md5 bytea, etag text) ON COMMIT DROP"
-            )
-            with cursor.copy("COPY ended FROM STDIN") as copy:
-                for item in results:
-                    copy.write_row((
-                        item.file.file_id, item.outcome.value, _storable(item.message), item.attempts,
-                        item.size, item.md5, item.etag,
-                    ))  # fmt: skip
-            cursor.execute(
-                self._sql(
-                    "WITH locked AS (SELECT file_id FROM {s}.files WHERE file_id IN (SELECT file_id FROM ended)"
-                    " ORDER BY file_id FOR UPDATE)"
-                    " UPDATE {s}.files f SET outcome = e.outcome, message = e.message,"
-                    " attempts = f.attempts + e.attempts, size_bytes = e.size_bytes, md5 = e.md5, etag = e.etag,"
-                    " ended_at = now()"
-                    " FROM ended e JOIN locked USING (file_id)"
-                    " WHERE f.file_id = e.file_id AND (f.outcome IS NULL OR f.outcome <> ALL(%s))"
-                ),
-                [_VERIFIED],
-            )
-            copied = [item for item in results if item.outcome is Outcome.COPIED]
-            cursor.execute(
-                self._sql("UPDATE {s}.ranges SET copied = copied + %s, bytes = bytes + %s WHERE range_id = %s"),
-                [len(copied), sum(item.size for item in copied), self._bounds.ordinal],
-            )
-
-        self._do(work)
-
-    def known(self) -> Mapping[SourceFile, KnownFile]:
-        rows = self._fetch(
-            "SELECT container, blob, outcome, waived_at IS NOT NULL FROM {s}.files WHERE file_id IN"
-            " (SELECT file_id FROM {s}.wanted WHERE range_id = %(range)s)"
-        )
-        return {
-            SourceFile(container, blob): KnownFile(Outcome(outcome) if outcome else None, waived)
-            for container, blob, outcome, waived in rows
-        }
-
-    def profiles_with_files(self) -> Sequence[ProfileId]:
-        rows = self._fetch("SELECT DISTINCT profile_id FROM {s}.wanted WHERE range_id = %(range)s")
-        if isinstance(self._bounds.last, int):
-            return sorted(int(row[0]) for row in rows)
-        return sorted(row[0] for row in rows)
-
-    def finish(self, report: Mapping[str, object]) -> None:
-        def work(cursor: _Cursor) -> None:
-            cursor.execute(
-                self._sql("UPDATE {s}.ranges SET ended_at = now(), report = %s WHERE range_id = %s"),
-                [Jsonb(report), self._bounds.ordinal],
-            )
-
-        self._do(work)
-
-    def _fetch(self, text: str) -> list[tuple[Any, ...]]:
-        def work(cursor: _Cursor) -> list[tuple[Any, ...]]:
-            cursor.execute(self._sql(text), {"range": self._bounds.ordinal, "verified": _VERIFIED})
-            return cursor.fetchall()
-
-        return self._do(work)
-
-    def _do(self, work: Callable[[_Cursor], T]) -> T:
-        with self._turn, translated("ledger.schema"):
-            return in_transaction(self._connection, work)[0]
-
-    def _sql(self, text: str) -> sql.Composed:
-        return sql.SQL(text).format(s=self._schema)
-
-
 def _range(row: Sequence[Any]) -> ProfileRange:
     key, ordinal, after, last, profiles, numeric = row
 
@@ -319,7 +305,3 @@ def _range(row: Sequence[Any]) -> ProfileRange:
         return int(id_) if numeric else id_
 
     return ProfileRange(key, ordinal, None if after is None else plain(after), plain(last), profiles)
-
-
-def _storable(message: str) -> str:
-    return message.replace("\0", "\\0")[:_MESSAGE_CHARACTERS]

@@ -3,15 +3,21 @@
 Every write is one short transaction under row locks, and nothing but Postgres is spoken to inside it. The locks
 are `FOR NO KEY UPDATE`: as strong as an UPDATE's own, and unlike `FOR UPDATE` they do not make the app wait when
 it inserts rows that refer to the profile.
+
+No transaction of ours waits for a lock while it holds one: rows that somebody else has locked are passed over, and
+taken one profile at a time later. So the app never waits for us longer than a batch takes, and there can be no deadlock
+of which it might be the victim.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from datetime import datetime
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import sql
 
-from migration_pipeline.adapters.postgres import connect, in_transaction, translated
+from migration_pipeline.adapters.postgres import RUN_AGAIN, StillBusy, connect, in_transaction, translated
 from migration_pipeline.adapters.postgres_tables import (
     ProfileTable,
     RelatedTable,
@@ -20,26 +26,46 @@ from migration_pipeline.adapters.postgres_tables import (
     looked_up,
     no_column,
 )
+from migration_pipeline.core.errors import RangeLost
 from migration_pipeline.core.model import Profile, ProfileId, ProfileRange, Rewritten
-from migration_pipeline.core.values import Replace
+from migration_pipeline.core.ports import Fence
+from migration_pipeline.core.values import ReplaceFor
 
 _BATCH = 200  # profiles of one read
 _LOCK_WAIT, _STATEMENT, _IDLE = "2s", "30s", "15s"
 """How long a transaction of ours may wait for a lock, run one statement, or hold locks while our process hangs."""
 
+T = TypeVar("T")
 _Cursor = psycopg.Cursor[tuple[Any, ...]]
+_Work = Callable[[_Cursor, list[ProfileId]], T]
+"""What is done, in a transaction, to profiles whose rows are locked."""
 
 
 class PostgresProfiles:
     """Fulfils `ProfileStore` and `ProfileIndex`. One connection, one thread at a time."""
 
-    def __init__(self, url: str, *, profiles: ProfileTable, related: Sequence[RelatedTable] = ()) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        profiles: ProfileTable,
+        related: Sequence[RelatedTable] = (),
+        ledger_schema: str | None = None,
+    ) -> None:
         """Connect, and look up the columns' types.
+
+        Args:
+            url: of the database.
+            profiles: the table of profiles.
+            related: tables whose rows belong to profiles.
+            ledger_schema: of the ledger, where it is in this database: a fence is then compared in the transaction
+                that writes. Elsewhere it is asked just before.
 
         Raises:
             Fatal: the server cannot be reached, or a table or column is missing or of a type we cannot rewrite.
         """
         self._connection = connect(url, setting="DATABASE_URL")
+        self._epochs = sql.SQL("{}.ranges").format(sql.Identifier(ledger_schema)) if ledger_schema else None
         try:
             self._open(profiles, related)
         except BaseException:
@@ -51,7 +77,8 @@ class PostgresProfiles:
         self._profiles = looked_up(
             profiles.name, profiles.id, profiles.id, profiles.columns, types, "database.profiles"
         )
-        for name, setting in ((profiles.migrated_at, "migrated_at"), (profiles.deleted_at, "deleted_at")):
+        optional = ("migrated_at", "deleted_at", "updated_at")
+        for setting, name in ((setting, getattr(profiles, setting)) for setting in optional):
             if name is not None and name not in types:
                 raise no_column(profiles.name, name, f"database.profiles.{setting}")
         self._related = [
@@ -64,6 +91,15 @@ class PostgresProfiles:
                 "database.related",
             )
             for other in related
+        ]
+        self._updated_at = [
+            (part, column)
+            for part, column in zip(
+                (self._profiles, *self._related),
+                (profiles.updated_at, *(other.updated_at for other in related)),
+                strict=True,
+            )
+            if column is not None
         ]
         self._flag_name = profiles.migrated_at
         self._flag = sql.Identifier(profiles.migrated_at)
@@ -119,6 +155,51 @@ class PostgresProfiles:
             yield batch
             after = batch[-1].profile_id
 
+    def find(self, profile_ids: Sequence[ProfileId]) -> Sequence[Profile]:
+        clause = sql.SQL("WHERE {id} = ANY(%(ids)s::{cast}[]) ORDER BY {id}").format(
+            id=self._profiles.id, cast=self._profiles.id_cast
+        )
+        return self._read(clause, {"ids": list(profile_ids)})
+
+    def holding(self, texts: Sequence[str]) -> Iterator[Sequence[Profile]]:
+        owners: set[ProfileId] = set()
+        for part in (self._profiles, *self._related):
+            query = sql.SQL("SELECT DISTINCT {owner} FROM {t} WHERE concat_ws(' ', {columns}) LIKE ANY(%s)").format(
+                owner=part.owner,
+                t=part.name,
+                columns=sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(c.name)) for c in part.columns),
+            )
+            with translated("database"), self._connection.cursor() as cursor:
+                cursor.execute(query, [[f"%{text}%" for text in texts]])
+                owners.update(_plain(row[0]) for row in cursor.fetchall())
+        yield from self._in_batches(sorted(owners, key=str))
+
+    def flagged_after(self, after: ProfileId | None, limit: int) -> Sequence[Profile]:
+        """The next flagged profiles in id order."""
+        clause = sql.SQL("WHERE {above} AND {flag} IS NOT NULL ORDER BY {id} LIMIT {limit}").format(
+            above=self._above(), flag=self._flag, id=self._profiles.id, limit=sql.Literal(limit)
+        )
+        return self._read(clause, {"after": after})
+
+    def flagged_since(self, since: datetime) -> Iterator[Sequence[Profile]]:
+        """Flagged profiles that the app wrote since then, by its own columns."""
+        owners: set[ProfileId] = set()
+        with translated("database.profiles.updated_at"), self._connection.cursor() as cursor:
+            for part, column in self._updated_at:
+                cursor.execute(
+                    sql.SQL("SELECT DISTINCT {owner} FROM {t} WHERE {column} >= %s").format(
+                        owner=part.owner, t=part.name, column=sql.Identifier(column)
+                    ),
+                    [since],
+                )
+                owners.update(_plain(row[0]) for row in cursor.fetchall())
+        for batch in self._in_batches(sorted(owners, key=str)):
+            yield [profile for profile in batch if profile.flagged]
+
+    def _in_batches(self, profile_ids: Sequence[ProfileId]) -> Iterator[Sequence[Profile]]:
+        for start in range(0, len(profile_ids), _BATCH):
+            yield self.find(profile_ids[start : start + _BATCH])
+
     def sample(self, limit: int) -> Sequence[Profile]:
         with translated("database.profiles"), self._connection.cursor() as cursor:
             cursor.execute(
@@ -164,10 +245,8 @@ class PostgresProfiles:
                     yield first, _plain(id_), number - before
                     first, before = None, number
 
-    def rewrite(self, profile_ids: Sequence[ProfileId], replace: Replace) -> Rewritten:
-        def work(cursor: _Cursor) -> Rewritten:
-            _limit_waits(cursor)
-            alive = self._lock(cursor, profile_ids)
+    def rewrite(self, profile_ids: Sequence[ProfileId], replace: ReplaceFor, fence: Fence) -> Rewritten:
+        def work(cursor: _Cursor, alive: list[ProfileId]) -> Rewritten:
             changed: set[ProfileId] = set()
             urls = 0
             for part in (self._profiles, *self._related):
@@ -176,56 +255,131 @@ class PostgresProfiles:
                 urls += count
             return Rewritten(len(changed), urls)
 
-        with translated("database"):
-            done, lost = in_transaction(self._connection, work)
-        return done._replace(conflicts=lost)
+        total = Rewritten()
+        for done, conflicts, seconds in self._on_locked(profile_ids, work, fence):
+            total = total.plus(done._replace(conflicts=conflicts, longest_lock=seconds))
+        return total
 
-    def set_flags(self, profile_ids: Sequence[ProfileId], unmoved: Callable[[str], bool]) -> Sequence[ProfileId]:
-        def work(cursor: _Cursor) -> Sequence[ProfileId]:
-            _limit_waits(cursor)
-            alive = self._lock(cursor, profile_ids)
+    def set_flags(
+        self, profile_ids: Sequence[ProfileId], unmoved: Callable[[str], bool], fence: Fence
+    ) -> Sequence[ProfileId]:
+        def work(cursor: _Cursor, alive: list[ProfileId]) -> list[ProfileId]:
             strings = self._strings(cursor, alive)
             clean = [id_ for id_ in alive if not any(map(unmoved, strings[id_]))]
-            cursor.execute(
-                sql.SQL("UPDATE {t} SET {flag} = coalesce({flag}, now()) WHERE {id} = ANY(%s::{cast}[])").format(
-                    t=self._profiles.name, flag=self._flag, id=self._profiles.id, cast=self._profiles.id_cast
-                ),
-                [clean],
-            )
+            self._set_flag(cursor, clean, sql.SQL("coalesce({}, now())").format(self._flag))
             return clean
 
-        if not profile_ids:
-            return []
-        with translated("database"):
-            return in_transaction(self._connection, work)[0]
+        return [id_ for done, _, _ in self._on_locked(profile_ids, work, fence) for id_ in done]
 
     def clear_flags(self, profile_ids: Sequence[ProfileId]) -> int:
-        def work(cursor: _Cursor) -> int:
-            _limit_waits(cursor)
-            self._lock(cursor, profile_ids)
-            cursor.execute(
-                sql.SQL("UPDATE {t} SET {flag} = NULL WHERE {id} = ANY(%s::{cast}[]) AND {flag} IS NOT NULL").format(
-                    t=self._profiles.name, flag=self._flag, id=self._profiles.id, cast=self._profiles.id_cast
-                ),
-                [list(profile_ids)],
-            )
-            return cursor.rowcount
+        def work(cursor: _Cursor, alive: list[ProfileId]) -> int:
+            return self._set_flag(cursor, alive, sql.SQL("NULL"))
 
+        return sum(done for done, _, _ in self._on_locked(profile_ids, work, None))
+
+    def _set_flag(self, cursor: _Cursor, profile_ids: Sequence[ProfileId], value: sql.Composable) -> int:
+        cursor.execute(
+            sql.SQL(
+                "UPDATE {t} SET {flag} = {value} WHERE {id} = ANY(%s::{cast}[]) AND {flag} IS DISTINCT FROM {value}"
+            ).format(
+                t=self._profiles.name, flag=self._flag, value=value, id=self._profiles.id, cast=self._profiles.id_cast
+            ),
+            [list(profile_ids)],
+        )
+        return cursor.rowcount
+
+    def _on_locked(
+        self, profile_ids: Sequence[ProfileId], work: _Work[T], fence: Fence | None
+    ) -> Iterator[tuple[T, int, float]]:
+        """Do `work` to all profiles that nobody else has locked at once, and to each other one as it becomes free.
+
+        Yields:
+            What `work` returned, tries that were thrown away, and the seconds that rows were locked. A profile that
+            stays locked all the time is left alone: whoever confirms the range finds it as it is.
+        """
         if not profile_ids:
-            return 0
+            return
         with translated("database"):
-            return in_transaction(self._connection, work)[0]
+            try:
+                with self._connection.transaction(), self._connection.cursor() as cursor:
+                    locked = self._lock(cursor, profile_ids, fence, "SKIP LOCKED")
+                    began, done = time.monotonic(), work(cursor, locked)
+                yield done, 0, time.monotonic() - began
+                busy = self._alive_but(profile_ids, locked)
+            except RUN_AGAIN:  # a related row is locked
+                busy = list(profile_ids)
+            for id_ in busy:
+                yield from self._when_free(id_, work, fence)
 
-    def _lock(self, cursor: _Cursor, profile_ids: Sequence[ProfileId]) -> list[ProfileId]:
-        """Lock the rows, in id order as everybody should, and return those not deleted meanwhile."""
+    def _when_free(self, id_: ProfileId, work: _Work[T], fence: Fence | None) -> Iterator[tuple[T, int, float]]:
+        began = 0.0
+
+        def alone(cursor: _Cursor) -> T:
+            nonlocal began
+            locked = self._lock(cursor, [id_], fence, "")
+            began = time.monotonic()
+            return work(cursor, locked)
+
+        try:
+            done, lost = in_transaction(self._connection, alone)
+        except StillBusy:
+            return
+        yield done, lost + 1, time.monotonic() - began
+
+    def _lock(
+        self, cursor: _Cursor, profile_ids: Sequence[ProfileId], fence: Fence | None, waiting: str
+    ) -> list[ProfileId]:
+        """Bound all waiting, make sure that the range is ours, lock the rows; return those not deleted meanwhile."""
+        cursor.execute(
+            "SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true),"
+            " set_config('idle_in_transaction_session_timeout', %s, true)",
+            [_LOCK_WAIT, _STATEMENT, _IDLE],
+        )
+        if fence is not None:
+            self._pass(cursor, fence)
         cursor.execute(
             sql.SQL(
                 "SELECT {id} FROM {t} WHERE {id} = ANY(%s::{cast}[]) AND NOT ({deleted})"
-                " ORDER BY {id} FOR NO KEY UPDATE"
-            ).format(t=self._profiles.name, id=self._profiles.id, cast=self._profiles.id_cast, deleted=self._deleted),
+                " ORDER BY {id} FOR NO KEY UPDATE {waiting}"
+            ).format(
+                t=self._profiles.name,
+                id=self._profiles.id,
+                cast=self._profiles.id_cast,
+                deleted=self._deleted,
+                waiting=sql.SQL(waiting),
+            ),
             [list(profile_ids)],
         )
         return [_plain(row[0]) for row in cursor.fetchall()]
+
+    def _pass(self, cursor: _Cursor, fence: Fence) -> None:
+        """Whoever takes the range raises its epoch, and waits for this transaction to end."""
+        if self._epochs is None:
+            fence.check()
+            return
+        cursor.execute(
+            sql.SQL("SELECT FROM {} WHERE range_id = %s AND epoch = %s FOR SHARE").format(self._epochs),
+            [fence.range_id, fence.epoch],
+        )
+        if not cursor.rowcount:
+            raise RangeLost(fence.range_key)
+
+    def _alive_but(self, profile_ids: Sequence[ProfileId], locked: list[ProfileId]) -> list[ProfileId]:
+        """Those among the others that are there, and were passed over for somebody had locked them."""
+        others = set(profile_ids) - set(locked)
+        if not others:
+            return []
+        with self._connection.cursor() as cursor:
+            cursor.execute(
+                sql.SQL("SELECT {id} FROM {t} WHERE {id} = ANY(%s::{cast}[]) AND NOT ({deleted}) ORDER BY {id}").format(
+                    t=self._profiles.name,
+                    id=self._profiles.id,
+                    cast=self._profiles.id_cast,
+                    deleted=self._deleted,
+                ),
+                [list(others)],
+            )
+            return [_plain(row[0]) for row in cursor.fetchall()]
 
     def _read(self, clause: sql.Composable, parameters: dict[str, Any]) -> list[Profile]:
         query = sql.SQL("SELECT {id}, {deleted}, {flag} IS NOT NULL FROM {t} {clause}").format(
@@ -256,14 +410,6 @@ class PostgresProfiles:
         )
 
 
-def _limit_waits(cursor: _Cursor) -> None:
-    cursor.execute(
-        "SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true),"
-        " set_config('idle_in_transaction_session_timeout', %s, true)",
-        [_LOCK_WAIT, _STATEMENT, _IDLE],
-    )
-
-
 def _rows(
     cursor: _Cursor, part: Table, owners: Sequence[ProfileId], suffix: sql.Composable
 ) -> Iterator[tuple[Any, ...]]:
@@ -277,12 +423,13 @@ def _rows(
 
 
 def _rewrite_rows(
-    cursor: _Cursor, part: Table, owners: Sequence[ProfileId], replace: Replace
+    cursor: _Cursor, part: Table, owners: Sequence[ProfileId], replace: ReplaceFor
 ) -> tuple[set[ProfileId], int]:
     """Replace in one table's rows of these owners, writing only rows that change."""
     writes, changed, urls = [], set(), 0
-    for owner, id_, *values in _rows(cursor, part, owners, sql.SQL("FOR NO KEY UPDATE")):
-        new = [column.replaced(value, replace) for column, value in zip(part.columns, values, strict=True)]
+    for owner, id_, *values in _rows(cursor, part, owners, sql.SQL("FOR NO KEY UPDATE NOWAIT")):
+        replaced = replace(_plain(owner))
+        new = [column.replaced(value, replaced) for column, value in zip(part.columns, values, strict=True)]
         count = sum(n for _, n in new)
         if count:
             writes.append([*(value for value, _ in new), id_])

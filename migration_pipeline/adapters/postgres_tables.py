@@ -52,13 +52,17 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ProfileTable:
-    """Names in the profiles table; `deleted_at` is `None` where the app deletes rows for good."""
+    """Names in the profiles table.
+
+    `deleted_at` is `None` where the app deletes rows for good, `updated_at` where it keeps no time of the last write.
+    """
 
     name: str
     id: str
     columns: Sequence[str]
     migrated_at: str
     deleted_at: str | None = None
+    updated_at: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,7 @@ class RelatedTable:
     id: str
     profile_id: str
     columns: Sequence[str]
+    updated_at: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 
 from migration_pipeline.adapters.s3_errors import REMEDIES, UNUSABLE, refused, translated
 from migration_pipeline.adapters.s3_headers import StoreAs, for_boto3, for_obstore, obstore_encryption
-from migration_pipeline.adapters.s3_upload import S3Upload, stale, uploads_under
+from migration_pipeline.adapters.s3_upload import Condition, S3Upload, stale, uploads_under
 from migration_pipeline.core.errors import Fatal, Permanent, Transient
 from migration_pipeline.core.model import FileHeaders
 from migration_pipeline.core.ports import KeyTaken, ObjectFacts, Receipt
@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 _THREADS = 8  # for what boto3 does; large files and odd keys are few
 _READ_BYTES = 1024 * 1024
+_NO_OBJECT: Condition = {"IfNoneMatch": "*"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +82,20 @@ class S3Target:
     async def check(self) -> None:
         await self._in_thread(lambda: self._client.head_bucket(Bucket=self._bucket.name), self._unusable)
 
-    async def create(self, key: str, body: bytes, md5: bytes, headers: FileHeaders) -> Receipt:
-        if carried_unchanged(key):
+    async def create(
+        self, key: str, body: bytes, md5: bytes, headers: FileHeaders, *, replaces: str | None = None
+    ) -> Receipt:
+        if replaces is None and carried_unchanged(key):
             etag, version = await self._put(key, body, headers)
         else:
-            etag, version = await self._in_thread(lambda: self._put_with_boto3(key, body, headers))
+            condition = await self._condition(key, replaces)
+            etag, version = await self._in_thread(lambda: self._put_with_boto3(key, body, headers, condition))
         return await self._receipt(key, md5, etag, version)
 
-    async def begin(self, key: str, headers: FileHeaders) -> S3Upload:
+    async def begin(self, key: str, headers: FileHeaders, *, replaces: str | None = None) -> S3Upload:
         # Asked first: an upload that can only be refused at its end would cost all its bytes.
-        if await self._in_thread(lambda: self._head(key)) is not None:
+        condition = await self._condition(key, replaces)
+        if "IfNoneMatch" in condition and await self._in_thread(lambda: self._head(key)) is not None:
             raise KeyTaken
         before = await self._in_thread(lambda: uploads_under(self._client, self._bucket.name, key))
         for upload_id in stale(before):
@@ -110,10 +115,17 @@ class S3Target:
             for unknown in now.keys() - before.keys():
                 await self._upload(key, unknown).abort()
             raise
-        return self._upload(key, upload_id)
+        return self._upload(key, upload_id, condition)
 
-    def _upload(self, key: str, upload_id: str) -> S3Upload:
-        return S3Upload(self._client, self._in_thread, bucket=self._bucket.name, key=key, upload_id=upload_id)
+    def _upload(self, key: str, upload_id: str, condition: Condition = _NO_OBJECT) -> S3Upload:
+        where = {"Bucket": self._bucket.name, "Key": key, "UploadId": upload_id}
+        return S3Upload(self._client, self._in_thread, where, condition)
+
+    async def _condition(self, key: str, replaces: str | None) -> Condition:
+        """What must hold of the key for a write: nothing there, or the very copy of ours that is to be replaced."""
+        if replaces is None or await self._in_thread(lambda: self._head(key)) is None:
+            return _NO_OBJECT
+        return {"IfMatch": f'"{replaces}"'}
 
     async def describe(self, key: str, *, read: bool = False) -> ObjectFacts | None:
         if read and carried_unchanged(key):
@@ -125,7 +137,7 @@ class S3Target:
                 return None
             etag = head["ETag"].strip('"')
             md5 = self._read_back(key) if read else _md5_in(etag) if _etag_means_md5(head) else None
-            return ObjectFacts(head["ContentLength"], md5, etag)
+            return ObjectFacts(head["ContentLength"], md5, etag, _version(head), head["LastModified"])
 
         return await self._in_thread(look)
 
@@ -140,6 +152,22 @@ class S3Target:
                 self._client.delete_object(**where)
 
         await self._in_thread(delete)
+
+    async def erase(self, key: str, etag: str, versions: Sequence[str]) -> int:
+        def delete() -> int:
+            where: dict[str, Any] = {"Bucket": self._bucket.name, "Key": key}
+            for version in versions:
+                self._client.delete_object(**where, VersionId=version)
+            if versions:
+                return len(versions)
+            head = self._head(key)
+            # On a bucket with versioning a plain delete would only hide the object, and all that lies below it.
+            if head is None or head["ETag"].strip('"') != etag or _version(head) is not None:
+                return 0
+            self._client.delete_object(**where)
+            return 1
+
+        return await self._in_thread(delete)
 
     async def _put(self, key: str, body: bytes, headers: FileHeaders) -> tuple[str, str | None]:
         import obstore.exceptions  # noqa: PLC0415 - imported where bytes are moved, not in every process
@@ -156,18 +184,20 @@ class S3Target:
             )
         except (obstore.exceptions.BaseError, FileNotFoundError) as error:  # the latter for a missing bucket
             raise refused(str(error)) from None
-        return (answer["e_tag"] or "").strip('"'), answer["version"]
+        return (answer["e_tag"] or "").strip('"'), _version({"VersionId": answer["version"]})
 
-    def _put_with_boto3(self, key: str, body: bytes, headers: FileHeaders) -> tuple[str, str | None]:
+    def _put_with_boto3(
+        self, key: str, body: bytes, headers: FileHeaders, condition: Condition
+    ) -> tuple[str, str | None]:
         answer = self._client.put_object(
             Bucket=self._bucket.name,
             Key=key,
             Body=body,
-            IfNoneMatch="*",
             ChecksumAlgorithm="SHA256",
+            **condition,
             **for_boto3(headers, self._store_as),
         )
-        return answer["ETag"].strip('"'), answer.get("VersionId")
+        return answer["ETag"].strip('"'), _version(answer)
 
     async def _receipt(self, key: str, md5: bytes, etag: str, version: str | None) -> Receipt:
         """What was confirmed. The server has checked the SHA-256 in any case; an MD5 in the ETag confirms twice."""
@@ -193,7 +223,11 @@ class S3Target:
             if isinstance(meaning, Permanent):
                 return None
             raise meaning from None
-        return ObjectFacts(found.meta["size"], digest.digest(), (found.meta["e_tag"] or "").strip('"'))
+        meta = found.meta
+        version = _version({"VersionId": meta["version"]})
+        return ObjectFacts(
+            meta["size"], digest.digest(), (meta["e_tag"] or "").strip('"'), version, meta["last_modified"]
+        )
 
     def _head(self, key: str) -> Any:  # noqa: ANN401 - boto3's answer, or None
         from botocore.exceptions import ClientError  # noqa: PLC0415 - as for obstore
@@ -284,6 +318,12 @@ def _open_store(bucket: Bucket, store_as: StoreAs, timeout: timedelta) -> Any:  
 def _etag_means_md5(head: Any) -> bool:  # noqa: ANN401 - boto3's answer
     """Amazon S3 API Reference, "Object": not for multipart uploads, nor for KMS or customer keys."""
     return "KMS" not in str(head.get("ServerSideEncryption", "")).upper() and "SSECustomerAlgorithm" not in head
+
+
+def _version(answer: Mapping[str, Any]) -> str | None:
+    """The version's name; "null" is how S3 calls the only one there is without versioning."""
+    version = answer.get("VersionId")
+    return version if version and version != "null" else None
 
 
 def _md5_in(etag: str) -> bytes | None:

@@ -8,6 +8,8 @@ from migration_pipeline.core.ports import Receipt
 
 T = TypeVar("T")
 
+Condition = Mapping[str, str]
+"""What must hold of a key for a write, by boto3's names: `IfNoneMatch`, or `IfMatch`."""
 _LONGEST_RUN = timedelta(hours=5)
 
 
@@ -33,9 +35,22 @@ def stale(uploads: Mapping[str, datetime]) -> list[str]:
 class S3Upload:
     """Fulfils `Upload`."""
 
-    def __init__(self, client: Any, in_thread: InThread, *, bucket: str, key: str, upload_id: str) -> None:  # noqa: ANN401 - boto3 makes its clients at run time
-        self._client, self._in_thread = client, in_thread
-        self._upload = {"Bucket": bucket, "Key": key, "UploadId": upload_id}
+    def __init__(
+        self,
+        client: Any,  # noqa: ANN401 - boto3 makes its clients at run time
+        in_thread: InThread,
+        upload: Mapping[str, str],
+        condition: Condition,
+    ) -> None:
+        """Take part in an upload that was begun.
+
+        Args:
+            client: of boto3.
+            in_thread: runs its calls.
+            upload: bucket, key and id, by boto3's names.
+            condition: what must hold of the key at the end.
+        """
+        self._client, self._in_thread, self._upload, self._condition = client, in_thread, upload, condition
         self._parts: dict[int, dict[str, Any]] = {}
         self._size = 0
 
@@ -56,11 +71,12 @@ class S3Upload:
                 MultipartUpload={"Parts": parts},
                 # S3 refuses an object of another size than this.
                 MpuObjectSize=self._size,
-                IfNoneMatch="*",
+                **self._condition,
             )
         )
         # The ETag of an object of parts is no digest of its bytes; each part's was verified on the way.
-        return Receipt(answer["ETag"].strip('"'), None, answer.get("VersionId"))
+        version = answer.get("VersionId")
+        return Receipt(answer["ETag"].strip('"'), None, version if version != "null" else None)
 
     async def abort(self) -> None:
         def call() -> None:

@@ -5,9 +5,13 @@ from dataclasses import dataclass, field
 
 from migration_pipeline.core.model import KnownFile, Profile, ProfileId, ProfileRange, SourceFile, Waiting
 from migration_pipeline.core.ports import DocumentStore, ProfileStore, RangeLedger
+from migration_pipeline.core.rewrite import batches
 from migration_pipeline.core.urls import Reference, UrlKind, UrlRules
 
 NEW_REFERENCE = "a reference appeared after the range was read"
+NOT_REWRITTEN = (
+    "its file is copied, but the reference came back, or its row was locked or its document edited all along"
+)
 
 
 @dataclass(slots=True)
@@ -24,6 +28,7 @@ class Confirmed:
         left_in_firebase: the same of their documents.
         unproven: references into S3, of clean profiles, to files that the ledger knows and cannot vouch for.
         uploaded: references into S3 to files that this migration never saw: uploaded there by the app.
+        dropped: files copied for the range that no profile of it holds any more.
     """
 
     migrated: int = 0
@@ -34,69 +39,87 @@ class Confirmed:
     left_in_firebase: int = 0
     unproven: int = 0
     uploaded: int = 0
+    dropped: int = 0
     waiting: list[Waiting] = field(default_factory=list)
 
     @property
     def overtaken(self) -> bool:
         """Whether some profile waits only because its user was faster than the run."""
-        return any(item.reason == NEW_REFERENCE for item in self.waiting)
+        return any(item.reason in (NEW_REFERENCE, NOT_REWRITTEN) for item in self.waiting)
 
 
 @dataclass(slots=True)
 class _Seen:
-    """What one site of a profile holds: a file that is not moved, if any, and references into S3."""
+    """What one site of a profile holds.
+
+    Attributes:
+        unmoved: a file of the source that no operator waived, if any.
+        outdated: a file in S3 of which the source has newer bytes, if any.
+        uploaded: references into S3 to files that this migration never saw.
+        unproven: references into S3 to files that the ledger knows and cannot vouch for.
+        source: files referred to in the source.
+        target: the migration's files referred to in S3.
+    """
 
     unmoved: SourceFile | None = None
+    outdated: SourceFile | None = None
     uploaded: int = 0
     unproven: int = 0
+    source: list[SourceFile] = field(default_factory=list)
+    target: list[SourceFile] = field(default_factory=list)
 
 
-class _Judge:
+class Judge:
     """Says of single strings whether they keep a profile from being migrated."""
 
     def __init__(self, known: Mapping[SourceFile, KnownFile], urls: UrlRules) -> None:
         self._known, self._urls = known, urls
-        self._proven = {
-            urls.unchecked_key_of(file): state.outcome is not None and state.outcome.verified
-            for file, state in known.items()
-        }
+        self._by_key = {urls.unchecked_key_of(file): file for file in known}
 
     def unmoved(self, text: str) -> bool:
-        return self.unmoved_file(text) is not None
+        """Whether a profile that holds this string is not migrated."""
+        seen = self.look([text])
+        return seen.unmoved is not None or seen.outdated is not None
 
-    def unmoved_file(self, text: str) -> SourceFile | None:
-        """The source file that the string names, unless an operator waived it."""
-        reference = self._urls.classify(text)
-        return None if reference is None else self._unmoved(reference)
-
-    def look(self, strings: Iterable[str]) -> "_Seen":
+    def look(self, strings: Iterable[str]) -> _Seen:
         """All strings of one site of a profile, each looked at once."""
         seen = _Seen()
         for text in strings:
             reference = self._urls.classify(text)
             if reference is None:
                 continue
-            seen.unmoved = seen.unmoved or self._unmoved(reference)
-            if reference.kind is UrlKind.TARGET:
-                proven = self._proven.get(reference.key or "")
-                seen.uploaded += proven is None
-                seen.unproven += proven is False
+            if reference.kind is UrlKind.SOURCE and reference.file is not None:
+                self._look_at_source(reference.file, seen)
+            elif reference.kind is UrlKind.TARGET:
+                self._look_at_target(reference, seen)
         return seen
 
-    def _unmoved(self, reference: Reference) -> SourceFile | None:
-        if reference.kind is not UrlKind.SOURCE or reference.file is None:
-            return None
-        state = self._known.get(reference.file)
-        return None if state is not None and state.waived else reference.file
+    def _look_at_source(self, file: SourceFile, seen: _Seen) -> None:
+        seen.source.append(file)
+        state = self._known.get(file)
+        if seen.unmoved is None and not (state is not None and state.waived):
+            seen.unmoved = file
+
+    def _look_at_target(self, reference: Reference, seen: _Seen) -> None:
+        file = self._by_key.get(reference.key or "")
+        if file is None:
+            seen.uploaded += 1
+            return
+        state = self._known[file]
+        seen.target.append(file)
+        seen.unproven += not state.verified
+        if state.outdated and not state.waived:
+            seen.outdated = file
 
     def reason(self, file: SourceFile) -> str:
+        """Why a profile waits that holds this file."""
         state = self._known.get(file)
         if state is None:
             return NEW_REFERENCE
+        if state.verified:
+            return NOT_REWRITTEN
         if state.outcome is None:
-            return "its file was not tried yet"
-        if state.outcome.verified:
-            return "its file is copied, but the reference came back after it was re-pointed"
+            return "the source has newer bytes than its copy" if state.outdated else "its file was not tried yet"
         return state.outcome.value
 
 
@@ -108,36 +131,53 @@ def confirm(
     ledger: RangeLedger,
     urls: UrlRules,
 ) -> Confirmed:
-    """Read both sites afresh and set the flag where it is true."""
-    confirmed, judge = Confirmed(), _Judge(ledger.known(), urls)
-    had_files = set(ledger.profiles_with_files())
+    """Read both sites afresh, set the flag where it is true, and note which files nobody in the range holds."""
+    confirmed, judge = Confirmed(), Judge(ledger.known(), urls)
+    held, had_files = set[SourceFile](), set(ledger.profiles_with_files())
+    gone = set(had_files)
     for batch in profiles.read(bounds):
-        alive = [profile for profile in batch if not profile.deleted]
-        confirmed.untouched += len(batch) - len(alive)
-        copies = documents.read([profile.profile_id for profile in alive])
-        clean = [profile for profile in alive if _is_clean(profile, copies, judge, confirmed)]
+        copies = documents.read([profile.profile_id for profile in batch])
+        clean = [profile for profile in batch if _is_clean(profile, copies, judge, confirmed, held)]
         to_flag = [p.profile_id for p in clean if not p.flagged and p.profile_id in had_files]
         # Crash window: until the next statement commits, the profiles are re-pointed and not flagged. The
         # next run finds them clean and flags them.
-        flagged = set(profiles.set_flags(to_flag, judge.unmoved))
+        flagged = set(profiles.set_flags(to_flag, judge.unmoved, ledger.fence))
         confirmed.newly_flagged += len(flagged)
         confirmed.migrated += len(flagged) + sum(p.flagged for p in clean)
+        confirmed.untouched += sum(p.deleted for p in batch)
         confirmed.untouched += sum(not p.flagged and p.profile_id not in had_files for p in clean)
         confirmed.waiting += [Waiting(p, NEW_REFERENCE) for p in to_flag if p not in flagged]
-        untrue = [p.profile_id for p in alive if p.flagged and p not in clean]
+        untrue = [p.profile_id for p in batch if p.flagged and not p.deleted and p not in clean]
         confirmed.unflagged += profiles.clear_flags(untrue)
+        gone.difference_update(profile.profile_id for profile in batch)
+    for ids in batches(sorted(gone, key=str)):
+        # Rows that the app removed; their documents may be there still, and hold references.
+        for strings in documents.read(ids).values():
+            held.update(judge.look(strings).target)
+    confirmed.dropped = ledger.note_held(held)
     return confirmed
 
 
-def _is_clean(profile: Profile, copies: Mapping[ProfileId, Sequence[str]], judge: _Judge, confirmed: Confirmed) -> bool:
-    in_database = judge.look(profile.strings)
-    in_firebase = judge.look(copies.get(profile.profile_id, ()))
-    confirmed.left_in_database += in_database.unmoved is not None
-    confirmed.left_in_firebase += in_firebase.unmoved is not None
-    file = in_database.unmoved or in_firebase.unmoved
+def _is_clean(
+    profile: Profile,
+    copies: Mapping[ProfileId, Sequence[str]],
+    judge: Judge,
+    confirmed: Confirmed,
+    held: set[SourceFile],
+) -> bool:
+    """Whether the profile is migrated, or has nothing to move; deleted ones are neither."""
+    here, there = judge.look(profile.strings), judge.look(copies.get(profile.profile_id, ()))
+    held.update(here.target, there.target)
+    if profile.deleted:
+        # It may come back, so what it refers to in S3 stays; what it refers to in the source was not for it.
+        return False
+    held.update(here.source, there.source)
+    confirmed.left_in_database += here.unmoved is not None
+    confirmed.left_in_firebase += there.unmoved is not None
+    file = here.unmoved or there.unmoved or here.outdated or there.outdated
     if file is None:
-        confirmed.uploaded += in_database.uploaded + in_firebase.uploaded
-        confirmed.unproven += in_database.unproven + in_firebase.unproven
+        confirmed.uploaded += here.uploaded + there.uploaded
+        confirmed.unproven += here.unproven + there.unproven
     else:
         confirmed.waiting.append(Waiting(profile.profile_id, judge.reason(file), file))
     return file is None

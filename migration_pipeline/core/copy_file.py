@@ -86,7 +86,7 @@ class Copier:
         while True:
             tries.made += 1
             try:
-                result = await self._once(wanted.file)
+                result = await self._once(wanted)
             except Permanent as error:
                 result = CopyResult(wanted.file, error.outcome, message=error.message)
             except Transient as error:
@@ -99,13 +99,13 @@ class Copier:
                 continue
             return replace(result, attempts=tries.made, seconds=time.monotonic() - began)
 
-    async def _once(self, file: SourceFile) -> CopyResult:
-        key = self.urls.key_of(file)
+    async def _once(self, wanted: WantedFile) -> CopyResult:
+        key = self.urls.key_of(wanted.file)
         async with self._links.room.share() as share:
-            blob = await self._read(file, share)
+            blob = await self._read(wanted.file, share)
             if blob.body is not None:
-                return await self._whole(file, key, blob, blob.body)
-        return await self._in_parts(file, key, blob)
+                return replace(await self._whole(wanted, key, blob, blob.body), source_etag=blob.etag)
+        return replace(await self._in_parts(wanted, key, blob), source_etag=blob.etag)
 
     async def _read(self, file: SourceFile, share: Share) -> SourceBlob:
         async with self.source_pace.request() as request:
@@ -117,7 +117,8 @@ class Copier:
 
             return await self.source.read(file, whole_up_to=PART_BYTES, admit=admit)
 
-    async def _whole(self, file: SourceFile, key: str, blob: SourceBlob, body: bytes) -> CopyResult:
+    async def _whole(self, wanted: WantedFile, key: str, blob: SourceBlob, body: bytes) -> CopyResult:
+        file = wanted.file
         md5 = hashlib.md5(body, usedforsecurity=False).digest()
         _check_length(blob, len(body))
         _check_digest(blob, md5)
@@ -126,7 +127,7 @@ class Copier:
             blob = replace(blob, headers=replace(blob.headers, content_type=guessed))
         try:
             async with self.target_pace.request() as request:
-                receipt = await self.target.create(key, body, md5, blob.headers)
+                receipt = await self.target.create(key, body, md5, blob.headers, replaces=wanted.replaces)
                 if len(body) <= _LIGHT:
                     request.answered()
         except KeyTaken:
@@ -137,7 +138,9 @@ class Copier:
     def _guessed_type(self, blob: SourceBlob, start: bytes) -> str | None:
         return guess(start) if self.limits.guess_content_type and not blob.headers.content_type else None
 
-    async def _in_parts(self, file: SourceFile, key: str, blob: SourceBlob) -> CopyResult:
+    async def _in_parts(self, wanted: WantedFile, key: str, blob: SourceBlob) -> CopyResult:
+        file = wanted.file
+
         def check(md5: bytes) -> None:
             _check_digest(blob, md5)
 
@@ -148,7 +151,7 @@ class Copier:
         if guessed is not None:
             blob = replace(blob, headers=replace(blob.headers, content_type=guessed))
         try:
-            receipt, md5 = await upload_in_parts(self._links, file, key, blob, check=check, retry=self._retry)
+            receipt, md5 = await upload_in_parts(self._links, wanted, key, blob, check=check, retry=self._retry)
         except KeyTaken:
             return await self._compare(file, key, blob.size, await self._digest(file, blob))
         if receipt is None:
@@ -172,7 +175,7 @@ class Copier:
             raise Permanent(
                 Outcome.DIGEST_MISMATCH, "S3 confirmed another digest than was sent; the object was removed"
             )
-        return CopyResult(file, Outcome.COPIED, size, md5, receipt.etag)
+        return CopyResult(file, Outcome.COPIED, size, md5, receipt.etag, version=receipt.version)
 
     async def _compare(self, file: SourceFile, key: str, size: int, md5: bytes) -> CopyResult:
         """The key is taken: by an earlier try of ours whose reply was lost, or by somebody else."""
@@ -182,7 +185,8 @@ class Copier:
         if there is None:
             raise Transient("an object under the key vanished while it was compared")
         if (there.size, there.md5) == (size, md5):
-            return CopyResult(file, Outcome.ALREADY_THERE, size, md5, there.etag)
+            found = there.version, there.made_at
+            return CopyResult(file, Outcome.ALREADY_THERE, size, md5, there.etag, version=found[0], made_at=found[1])
         held = f" with MD5 {there.md5.hex()}" if there.md5 else ""
         raise Permanent(
             Outcome.TARGET_CONFLICT, f"S3 holds {there.size} bytes{held}, the source {size} bytes with {md5.hex()}"

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from migration_pipeline.core.model import Profile, ProfileId, ProfileRange, SourceFile
+from migration_pipeline.core.model import Profile, ProfileId, ProfileRange, Wish
 from migration_pipeline.core.ports import DocumentStore, ProfileStore, RangeLedger
 from migration_pipeline.core.urls import Reference, UrlKind, UrlRules
 
@@ -54,26 +54,27 @@ def discover(
 
 def _wanted(
     bounds: ProfileRange, profiles: ProfileStore, documents: DocumentStore, urls: UrlRules, found: Discovered
-) -> Iterator[tuple[ProfileId, SourceFile]]:
+) -> Iterator[Wish]:
     for batch in profiles.read(bounds):
         alive = [profile for profile in batch if not profile.deleted]
         found.profiles += len(batch)
         found.deleted += len(batch) - len(alive)
         copies = documents.read([profile.profile_id for profile in alive])
         for profile in alive:
-            files = _files_of(profile, copies.get(profile.profile_id), urls, found)
-            found.with_files += bool(files)
-            for file in files:
-                yield profile.profile_id, file
+            wishes = _wishes_of(profile, copies.get(profile.profile_id), urls, found)
+            found.with_files += bool(wishes)
+            yield from wishes
 
 
-def _files_of(profile: Profile, copies: Sequence[str] | None, urls: UrlRules, found: Discovered) -> set[SourceFile]:
+def _wishes_of(profile: Profile, copies: Sequence[str] | None, urls: UrlRules, found: Discovered) -> list[Wish]:
     here = _classified(profile.profile_id, profile.strings, urls, found)
     there = _classified(profile.profile_id, copies or (), urls, found)
     if copies is not None and _names(here, urls) != _names(there, urls):
         found.drifted += 1
         _keep(found.drifted_examples, profile.profile_id)
-    return {ref.file for ref in (*here, *there) if ref.file is not None}
+    # The database's spelling counts where both sites name a file: clients of Firebase get the app's from there.
+    refs = {ref.file: ref for ref in (*there, *here)}
+    return [Wish(profile.profile_id, file, ref.shown, ref.had_query) for file, ref in refs.items() if file is not None]
 
 
 def _classified(profile_id: ProfileId, strings: Sequence[str], urls: UrlRules, found: Discovered) -> list[Reference]:

@@ -7,7 +7,8 @@
     ├── Permanent         this file ends with `outcome`; go on with the others
     ├── Fatal             stop: nothing of this kind can work until `setting` is mended
     │   └── SettingsError   the configuration itself is refused
-    └── RangeBusy         another run holds the range; let it finish
+    ├── RangeBusy         another run holds the range; let it finish
+    └── RangeLost         another run took the range while this one was away; it goes on
 
 All of them cross process borders (Dagster pickles errors), so each rebuilds from its own arguments.
 """
@@ -92,4 +93,18 @@ class RangeBusy(MigrationError):  # noqa: N818 - a state, not a failure
         return (
             f"range {self.range_key} is being worked on by another run (its advisory lock is held). "
             "Let that run end, or end it, and run this partition again."
+        )
+
+
+class RangeLost(MigrationError):  # noqa: N818 - a state, not a failure
+    """This process was away so long, paused or cut off, that another run took its range; it may write no more."""
+
+    def __init__(self, range_key: str) -> None:
+        super().__init__(range_key)
+        self.range_key = range_key
+
+    def __str__(self) -> str:
+        return (
+            f"range {self.range_key} was taken over by another run while this one was away. Nothing was written since; "
+            "the other run goes on."
         )

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from migration_pipeline.core.errors import Fatal, MigrationError, Permanent, Transient
-from migration_pipeline.core.model import SourceFile
+from migration_pipeline.core.model import SourceFile, WantedFile
 from migration_pipeline.core.pace import Pace
 from migration_pipeline.core.ports import KeyTaken, Receipt, SourceBlob, SourceStore, TargetStore, Upload
 from migration_pipeline.core.room import Room
@@ -37,13 +37,13 @@ class Links:
 
 
 async def upload_in_parts(
-    links: Links, file: SourceFile, key: str, blob: SourceBlob, *, check: Check, retry: Retry
+    links: Links, wanted: WantedFile, key: str, blob: SourceBlob, *, check: Check, retry: Retry
 ) -> tuple[Receipt | None, bytes]:
     """Upload the version of the blob that `blob` describes; any error leaves neither an object nor parts.
 
     Args:
         links: the stores.
-        file: what to read.
+        wanted: what to read, and which older copy it may replace.
         key: where it goes.
         blob: its size, ETag and headers.
         check: asked before the object comes to be.
@@ -53,9 +53,9 @@ async def upload_in_parts(
         What S3 confirmed, `None` where the key is taken, and the MD5 of the bytes read.
     """
     async with links.target_pace.request():
-        upload = await links.target.begin(key, blob.headers)
+        upload = await links.target.begin(key, blob.headers, replaces=wanted.replaces)
     try:
-        digest = await read_in_parts(links, file, blob, retry=retry, put=upload.put)
+        digest = await read_in_parts(links, wanted.file, blob, retry=retry, put=upload.put)
         check(digest)
         return await _complete(links, upload, key), digest
     except BaseException:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from migration_pipeline.core.confirm import Confirmed, confirm
 from migration_pipeline.core.copy_file import Copier, CopyLimits
@@ -24,12 +24,21 @@ from migration_pipeline.core.rewrite import rewrite
 from migration_pipeline.core.transfer import Transferred, transfer
 from migration_pipeline.core.urls import UrlRules
 
+T = TypeVar("T")
+
 MAX_PASSES = 3
 """Passes over a range whose users add references while it is worked on; the rest waits for the next run."""
 
 
 OpenByteStores = Callable[[], AbstractAsyncContextManager[tuple[SourceStore, TargetStore]]]
 """Opens the source and the target, within the event loop that will use them."""
+
+
+class RunInLoop(Protocol):
+    """Runs a coroutine to its end."""
+
+    def __call__(self, work: Coroutine[Any, Any, T], /) -> T:
+        """Its result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +54,7 @@ class Stores:
     documents: DocumentStore
     ledger: Ledger
     urls: UrlRules
-    run: Callable[[Coroutine[Any, Any, Transferred]], Transferred] = asyncio.run
+    run: RunInLoop = asyncio.run
 
 
 @dataclass(slots=True)
@@ -90,6 +99,7 @@ class RangeReport:
             "migrated": self.confirmed.migrated,
             "untouched": self.confirmed.untouched,
             "waiting": len(self.confirmed.waiting),
+            "dropped": self.confirmed.dropped,
             "waiting_for": dict(self.reasons()),
             "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
             "cpu_seconds": {stage: round(seconds, 3) for stage, seconds in self.cpu_seconds.items()},

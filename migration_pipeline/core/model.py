@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 from uuid import UUID
@@ -91,10 +92,37 @@ class FileHeaders:
 
 @dataclass(frozen=True, slots=True)
 class WantedFile:
-    """A file that some profile of a range needs in S3."""
+    """A file that some profile of a range needs in S3.
+
+    Attributes:
+        attempts: tries in earlier runs.
+        replaces: the ETag of our own copy of older bytes, where the source was written after it was copied.
+    """
 
     file: SourceFile
     attempts: int = 0
+    replaces: str | None = None
+
+
+class Wish(NamedTuple):
+    """A file that a profile needs in S3, and how the profile spells it.
+
+    Attributes:
+        spelling: the reference without query string and fragment, as a rollback will write it again.
+        had_query: there was a query string, which is not kept: it may hold a SAS.
+    """
+
+    profile_id: ProfileId
+    file: SourceFile
+    spelling: str
+    had_query: bool
+
+
+class Spelling(NamedTuple):
+    """How a profile's reference to a file read; `url` is `None` for those noted by releases that kept none."""
+
+    url: str | None
+    had_query: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +137,9 @@ class CopyResult:
         message: why it failed; empty when it did not. Never holds a query string.
         seconds: wall time from the first try to the end.
         guessed_type: it had no Content-Type and got one by its first bytes.
+        source_etag: of the version of the blob that was read.
+        version: of the S3 object, on a bucket with versioning.
+        made_at: when the S3 object was made, by S3's clock; `None` where S3 was not asked, for it was made now.
     """
 
     file: SourceFile
@@ -120,13 +151,46 @@ class CopyResult:
     message: str = ""
     seconds: float = 0.0
     guessed_type: bool = False
+    source_etag: str | None = None
+    version: str | None = None
+    made_at: datetime | None = None
 
 
 class KnownFile(NamedTuple):
-    """What the ledger says of a file: its outcome (`None` = not tried yet) and whether it was waived."""
+    """What the ledger says of a file.
+
+    Attributes:
+        outcome: `None` where it was not tried yet.
+        waived: an operator let its profiles go on without it.
+        outdated: our copy in S3 is of older bytes than the source has now; to be copied again.
+        evidence: of the copy, where there is one.
+    """
 
     outcome: Outcome | None
     waived: bool
+    outdated: bool = False
+    evidence: "Evidence | None" = None
+
+    @property
+    def verified(self) -> bool:
+        """Whether references may point at its copy."""
+        return self.outcome is not None and self.outcome.verified
+
+
+class Evidence(NamedTuple):
+    """What was proven of a copy, when it was made.
+
+    Attributes:
+        size: bytes.
+        md5: of the bytes, 16 bytes.
+        etag: of the S3 object.
+        source_etag: of the version of the blob that was copied; `None` for copies of releases that kept none.
+    """
+
+    size: int
+    md5: bytes | None
+    etag: str | None
+    source_etag: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,15 +216,22 @@ class Rewritten(NamedTuple):
         profiles: profiles of which something was written.
         urls: single URLs replaced.
         conflicts: writes that met a concurrent edit and were made again on the new value.
+        longest_lock: seconds that rows were locked at the longest.
     """
 
     profiles: int = 0
     urls: int = 0
     conflicts: int = 0
+    longest_lock: float = 0.0
 
     def plus(self, other: "Rewritten") -> "Rewritten":
         """The sum of both."""
-        return Rewritten(*(a + b for a, b in zip(self, other, strict=True)))
+        return Rewritten(
+            self.profiles + other.profiles,
+            self.urls + other.urls,
+            self.conflicts + other.conflicts,
+            max(self.longest_lock, other.longest_lock),
+        )
 
 
 class Waiting(NamedTuple):

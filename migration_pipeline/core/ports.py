@@ -4,9 +4,10 @@ Errors, everywhere: `Transient` where trying again may help, `Fatal` where a who
 single files `Permanent` with the outcome that the file ends with. Vendors' errors never pass an adapter.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from migration_pipeline.core.model import (
@@ -18,9 +19,11 @@ from migration_pipeline.core.model import (
     ProfileRange,
     Rewritten,
     SourceFile,
+    Spelling,
     WantedFile,
+    Wish,
 )
-from migration_pipeline.core.values import Replace
+from migration_pipeline.core.values import ReplaceFor
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,24 @@ class SourceBlob:
     body: bytes | None
 
 
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """What tells whether a run still holds its range, so that a run which lost it while it was away writes no more.
+
+    Attributes:
+        range_key: the range.
+        range_id: its ordinal.
+        epoch: raised each time that somebody takes the range; a writer compares it in the transaction that writes.
+        check: raises `RangeLost` where the epoch is another by now; asked between reading and a conditional write,
+            where writes cannot be in one transaction with the ledger.
+    """
+
+    range_key: str
+    range_id: int
+    epoch: int
+    check: Callable[[], None]
+
+
 Admit = Callable[[int], Awaitable[None]]
 """Waits until there is room for a body of so many bytes."""
 
@@ -58,6 +79,9 @@ class SourceStore(Protocol):
         Raises `Permanent` (source_missing, source_archived, source_unreadable). A body cut short is `Transient`.
         """
 
+    async def etag(self, file: SourceFile) -> str | None:
+        """The blob's ETag now; `None` where there is no such blob."""
+
     async def read_part(self, file: SourceFile, *, etag: str, start: int, length: int) -> bytes:
         """Exactly `length` bytes from `start`; raises `Permanent` (source_changed) if the blob was written since."""
 
@@ -68,11 +92,15 @@ class ObjectFacts(NamedTuple):
     Attributes:
         md5: of the bytes, 16 bytes; `None` where the store does not know it.
         etag: as references will see it.
+        version: names the object on a bucket with versioning.
+        made_at: when it was written, by the store's clock, in whole seconds.
     """
 
     size: int
     md5: bytes | None
     etag: str
+    version: str | None = None
+    made_at: datetime | None = None
 
 
 class Receipt(NamedTuple):
@@ -93,25 +121,31 @@ class KeyTaken(Exception):  # noqa: N818 - an answer, not a failure
 
 
 class TargetStore(Protocol):
-    """The store that files go to. Writes only create: an object under the key is never replaced."""
+    """The store that files go to. Writes only create: nothing is replaced but, where asked, a copy of our own."""
 
     async def check(self) -> None:
         """Raise `Fatal` where the bucket is missing or refuses us."""
 
-    async def create(self, key: str, body: bytes, md5: bytes, headers: FileHeaders) -> Receipt:
+    async def create(
+        self, key: str, body: bytes, md5: bytes, headers: FileHeaders, *, replaces: str | None = None
+    ) -> Receipt:
         """Create an object from bytes whose checksum the server verifies; raises `KeyTaken`.
 
-        `md5` is that of `body`, given so that nobody computes it twice.
+        `md5` is that of `body`, given so that nobody computes it twice. An object whose ETag is `replaces` is
+        replaced; any other is in the way.
         """
 
-    async def begin(self, key: str, headers: FileHeaders) -> "Upload":
-        """Begin an upload in parts; raises `KeyTaken` where there is an object already."""
+    async def begin(self, key: str, headers: FileHeaders, *, replaces: str | None = None) -> "Upload":
+        """Begin an upload in parts; raises `KeyTaken` where there is an object already, other than `replaces`."""
 
     async def describe(self, key: str, *, read: bool = False) -> ObjectFacts | None:
         """The object under the key, `None` where there is none; with `read`, its bytes are read and digested."""
 
     async def remove(self, key: str, receipt: Receipt) -> None:
         """Remove the very object that `receipt` confirmed, and no other."""
+
+    async def erase(self, key: str, etag: str, versions: Sequence[str]) -> int:
+        """Remove these versions of a key or, on a bucket without, the object if it has that ETag; return how many."""
 
 
 class Upload(Protocol):
@@ -133,14 +167,28 @@ class ProfileStore(Protocol):
     def read(self, bounds: ProfileRange) -> Iterator[Sequence[Profile]]:
         """The range's profiles in id order, in batches."""
 
-    def rewrite(self, profile_ids: Sequence[ProfileId], replace: Replace) -> Rewritten:
+    def rewrite(self, profile_ids: Sequence[ProfileId], replace: ReplaceFor, fence: Fence) -> Rewritten:
         """Replace single strings in the values as they are now, under row locks; deleted profiles are left."""
 
-    def set_flags(self, profile_ids: Sequence[ProfileId], unmoved: Callable[[str], bool]) -> Sequence[ProfileId]:
+    def set_flags(
+        self, profile_ids: Sequence[ProfileId], unmoved: Callable[[str], bool], fence: Fence
+    ) -> Sequence[ProfileId]:
         """Set `migrated_at` where, under row lock, no string is `unmoved`; return those it now is set for."""
 
+    def find(self, profile_ids: Sequence[ProfileId]) -> Sequence[Profile]:
+        """These profiles, those that are there."""
+
+    def holding(self, texts: Sequence[str]) -> Iterator[Sequence[Profile]]:
+        """Profiles, deleted ones too, that hold a string with one of these in it, and perhaps others; in batches.
+
+        Reads the whole table.
+        """
+
     def clear_flags(self, profile_ids: Sequence[ProfileId]) -> int:
-        """Clear `migrated_at` of profiles that proved not to be migrated; return how many were changed."""
+        """Clear `migrated_at` of profiles that proved not to be migrated; return how many were changed.
+
+        Needs no fence: a flag that is missing says nothing untrue.
+        """
 
 
 class ProfileIndex(Protocol):
@@ -162,14 +210,24 @@ class DocumentStore(Protocol):
     def read(self, profile_ids: Sequence[ProfileId]) -> Mapping[ProfileId, Sequence[str]]:
         """Every string in the configured fields; profiles without a document are absent."""
 
-    def rewrite(self, profile_ids: Sequence[ProfileId], replace: Replace) -> Rewritten:
-        """Replace single strings, each write conditional on the document being as it was read."""
+    def rewrite(self, profile_ids: Sequence[ProfileId], replace: ReplaceFor, fence: Fence) -> Rewritten:
+        """Replace single strings, each write conditional on the document being as it was read.
+
+        The fence is asked after each reading and before the write that depends on it.
+        """
 
 
 class RangeLedger(Protocol):
-    """What we know of one range and its files, while holding the range."""
+    """What we know of one range and its files, while holding the range.
 
-    def want(self, wanted: Iterable[tuple[ProfileId, SourceFile]]) -> int:
+    Every write raises `RangeLost`, and writes nothing, where another run holds the range by now.
+    """
+
+    @property
+    def fence(self) -> Fence:
+        """For everybody who writes for this range."""
+
+    def want(self, wanted: Iterable[Wish]) -> int:
         """Note the files that the range's profiles need now; return how many different files these are.
 
         Unfinished files that nobody in the range needs any more are forgotten; evidence of copies stays.
@@ -187,8 +245,44 @@ class RangeLedger(Protocol):
     def profiles_with_files(self) -> Sequence[ProfileId]:
         """Profiles of the range that had something to move, in id order."""
 
-    def finish(self, report: Mapping[str, object]) -> None:
+    def spellings(self) -> Mapping[ProfileId, Mapping[SourceFile, Spelling]]:
+        """How the range's profiles spelled their references before they were re-pointed."""
+
+    def note_held(self, held: Collection[SourceFile]) -> int:
+        """Note which files the range's profiles hold now; return how many of the others it once needed."""
+
+    def held_elsewhere(self, files: Collection[SourceFile]) -> set[SourceFile]:
+        """Those of the files that some other range's profiles held when it was last confirmed."""
+
+    def outdate(self, files: Sequence[SourceFile]) -> None:
+        """Have these copied again: the source holds newer bytes. Copies that are not ours are left."""
+
+    def finish(self, report: Mapping[str, object], *, rolled_back: bool = False) -> None:
         """Keep the range's counters for status and report."""
+
+
+class Dropped(NamedTuple):
+    """A copy of ours that no profile holds any more.
+
+    Attributes:
+        versions: of the object that we made, on a bucket with versioning.
+        ranges: whose profiles once needed it.
+        profiles: these profiles.
+    """
+
+    file: SourceFile
+    etag: str
+    versions: Sequence[str]
+    ranges: Sequence[str]
+    profiles: Sequence[ProfileId]
+
+
+class Erased(NamedTuple):
+    """A copy that was removed from S3, and how many objects or versions of one that were."""
+
+    dropped: Dropped
+    key: str
+    removed: int
 
 
 class Ledger(Protocol):
@@ -200,5 +294,26 @@ class Ledger(Protocol):
     def add_ranges(self, new: Sequence[ProfileRange]) -> None:
         """Plan further ranges."""
 
-    def hold(self, range_key: str) -> AbstractContextManager[tuple[ProfileRange, RangeLedger]]:
-        """Hold a range against every other run, on any machine; raises `RangeBusy`, `Fatal` for an unknown key."""
+    def request(self, range_keys: Sequence[str], why: str) -> None:
+        """Ask for a run of these ranges; a run that begins later fulfils it."""
+
+    def find(self, files: Sequence[SourceFile]) -> Mapping[SourceFile, KnownFile]:
+        """Those of the files that any range knows."""
+
+    def hold(self, range_key: str, *, run: bool = True) -> AbstractContextManager[tuple[ProfileRange, RangeLedger]]:
+        """Hold a range against every other run, on any machine; raises `RangeBusy`, `Fatal` for an unknown key.
+
+        With `run`, what is asked for of the range counts as begun.
+        """
+
+    def dropped(self, *, seconds: float) -> Sequence[Dropped]:
+        """Copies of ours that no range's profiles have held for so long, shared ones where that is so of all."""
+
+    def begin_erasing(self, files: Sequence[SourceFile]) -> Sequence[SourceFile]:
+        """Have nobody rely on these copies any more; return those that no range has come to want meanwhile."""
+
+    def spare(self, files: Sequence[SourceFile]) -> None:
+        """Let everybody rely on these copies again."""
+
+    def erased(self, removed: Sequence[Erased]) -> None:
+        """Record that these copies are gone, and forget that they were there."""

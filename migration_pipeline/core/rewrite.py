@@ -5,9 +5,9 @@ from itertools import islice
 from typing import Protocol
 
 from migration_pipeline.core.model import KnownFile, ProfileId, Rewritten, SourceFile
-from migration_pipeline.core.ports import RangeLedger
+from migration_pipeline.core.ports import Fence, RangeLedger
 from migration_pipeline.core.urls import UrlKind, UrlRules
-from migration_pipeline.core.values import Replace
+from migration_pipeline.core.values import Replace, ReplaceFor
 
 BATCH = 200
 """Profiles of one short transaction, or of one read of documents."""
@@ -16,7 +16,7 @@ BATCH = 200
 class Rewritable(Protocol):
     """The part of either site that rewriting needs."""
 
-    def rewrite(self, profile_ids: Sequence[ProfileId], replace: Replace) -> Rewritten:
+    def rewrite(self, profile_ids: Sequence[ProfileId], replace: ReplaceFor, fence: Fence) -> Rewritten:
         """Replace single strings of these profiles' values."""
 
 
@@ -25,7 +25,7 @@ def moved(known: Mapping[SourceFile, KnownFile], urls: UrlRules) -> Replace:
 
     A reference is re-pointed only where the ledger holds proof that its file is in S3.
     """
-    verified = {file for file, state in known.items() if state.outcome is not None and state.outcome.verified}
+    verified = {file for file, state in known.items() if state.verified}
 
     def replace(text: str) -> str | None:
         reference = urls.classify(text)
@@ -40,7 +40,7 @@ def rewrite(site: Rewritable, *, ledger: RangeLedger, urls: UrlRules) -> Rewritt
     """Re-point the references that one site holds to the range's verified files."""
     replace, total = moved(ledger.known(), urls), Rewritten()
     for ids in batches(ledger.profiles_with_files()):
-        total = total.plus(site.rewrite(ids, replace))
+        total = total.plus(site.rewrite(ids, lambda _: replace, ledger.fence))
     return total
 
 

@@ -6,7 +6,7 @@ dots and spaces at the ends stay as they are, because Azure and S3 both tell the
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -46,6 +46,7 @@ class Reference(NamedTuple):
         key: the decoded S3 key, where `kind` is target.
         shown: the URL without query string, fragment and user info: fit for logs.
         reason: why it could not be parsed, where it could not.
+        had_query: there was a query string; it may have held a SAS, and is not kept.
     """
 
     kind: UrlKind
@@ -53,6 +54,7 @@ class Reference(NamedTuple):
     key: str | None = None
     shown: str = ""
     reason: str = ""
+    had_query: bool = False
 
 
 class _Base(NamedTuple):
@@ -99,6 +101,18 @@ class KeyTemplate:
         # One pass: a blob named "{container}" stays what it is.
         parts = {"{container}": file.container, "{blob}": file.blob}
         return self.prefix + re.sub(r"\{container\}|\{blob\}", lambda m: parts[m[0]], self.template)
+
+    def file_of(self, key: str, containers: Collection[str]) -> SourceFile | None:
+        """The one blob that `fill` gives this key to, if any."""
+        pattern = re.escape(self.prefix + self.template)
+        for name, group in (("container", "(?P<container>[^/]+)"), ("blob", "(?P<blob>.+)")):
+            pattern = pattern.replace(re.escape(f"{{{name}}}"), group)
+        match = re.fullmatch(pattern, key, re.DOTALL)
+        if match is None:
+            return None
+        (only,) = containers if len(containers) == 1 else ("",)
+        file = SourceFile(match.groupdict().get("container", only), match["blob"])
+        return file if file.container in containers and self.fill(file) == key else None
 
     def key_of(self, file: SourceFile) -> str:
         """The S3 key of a blob.
@@ -168,11 +182,15 @@ class UrlRules:
             reason = "names a snapshot or an old version of a blob"
         if reason:
             return Reference(UrlKind.UNPARSABLE, shown=shown, reason=reason)
-        return Reference(UrlKind.SOURCE, file=SourceFile(container, name), shown=shown)
+        return Reference(UrlKind.SOURCE, file=SourceFile(container, name), shown=shown, had_query=bool(query))
 
     def key_of(self, file: SourceFile) -> str:
         """The S3 key of a blob; raises `Permanent` (too_long_key)."""
         return self._keys.key_of(file)
+
+    def file_of(self, key: str) -> SourceFile | None:
+        """The blob whose copy belongs under this key; `None` for keys that no blob's copy can have."""
+        return self._keys.file_of(key, self._containers)
 
     def unchecked_key_of(self, file: SourceFile) -> str:
         """The key for comparing names, also where it is too long for S3."""

@@ -10,7 +10,11 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from migration_pipeline.core.model import ProfileId
+
 Replace = Callable[[str], str | None]
+ReplaceFor = Callable[[ProfileId], Replace]
+"""What strings become in the values of one profile."""
 
 # In valid JSON a quotation mark stands only around strings, so this finds exactly the string tokens; the
 # group after a token is non-empty for object keys, which are names and not values.

@@ -1,7 +1,7 @@
 """The app's database and the ledger, on a real Postgres."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from uuid import uuid4
 
@@ -12,7 +12,8 @@ from migration_pipeline.adapters.postgres_ledger import PostgresLedger
 from migration_pipeline.adapters.postgres_profiles import PostgresProfiles
 from migration_pipeline.adapters.postgres_tables import ProfileTable, RelatedTable
 from migration_pipeline.core.errors import Fatal, RangeBusy
-from migration_pipeline.core.model import CopyResult, Outcome, ProfileRange, SourceFile
+from migration_pipeline.core.model import CopyResult, Outcome, ProfileRange, SourceFile, Wish
+from migration_pipeline.core.ports import Fence
 from migration_pipeline.sandbox import Sandbox
 
 RANGE = ProfileRange("0000000001-0000000009", 1, None, 9, 3)
@@ -51,6 +52,21 @@ def new(text: str) -> str | None:
     return text.replace("old://", "new://") if text.startswith("old://") else None
 
 
+def always_new(_: object) -> Callable[[str], str | None]:
+    return new
+
+
+def ours() -> None:
+    """Nobody took the range."""
+
+
+OURS = Fence("range", 1, 1, ours)
+
+
+def wish(profile_id: int) -> Wish:
+    return Wish(profile_id, FILE, "https://a.example.com/photos/a.jpg", had_query=False)
+
+
 def photos(app: "psycopg.Connection[tuple[object, ...]]") -> list[object]:
     return [row[0] for row in app.execute("SELECT photos::text FROM profiles ORDER BY id")]
 
@@ -58,11 +74,11 @@ def photos(app: "psycopg.Connection[tuple[object, ...]]") -> list[object]:
 def test_single_strings_are_replaced_and_deleted_profiles_left(
     app: "psycopg.Connection[tuple[object, ...]]", profiles: PostgresProfiles
 ) -> None:
-    done = profiles.rewrite([1, 2, 3, 4], new)
+    done = profiles.rewrite([1, 2, 3, 4], always_new, OURS)
     assert (done.profiles, done.urls) == (1, 2)
     assert photos(app) == ['["new://1",  "keep"]', '["old://2"]', None]
     assert app.execute("SELECT urls FROM extra").fetchone() == (["new://x", None, "y"],)
-    assert profiles.rewrite([1, 2, 3], new).profiles == 0
+    assert profiles.rewrite([1, 2, 3], always_new, OURS).profiles == 0
 
 
 def test_an_edit_under_way_is_waited_for_and_kept(
@@ -70,7 +86,7 @@ def test_an_edit_under_way_is_waited_for_and_kept(
 ) -> None:
     with psycopg.connect(url) as user:
         user.execute("""UPDATE profiles SET photos = '["mine", "old://1"]' WHERE id = 1""")
-        rewriting = threading.Thread(target=profiles.rewrite, args=([1], new))
+        rewriting = threading.Thread(target=profiles.rewrite, args=([1], always_new, OURS))
         rewriting.start()
         while app.execute(WAITING).fetchone() == (0,):
             assert rewriting.is_alive()
@@ -82,7 +98,7 @@ def test_an_edit_under_way_is_waited_for_and_kept(
 def test_the_flag_is_set_only_where_the_row_is_clean_at_that_moment(
     app: "psycopg.Connection[tuple[object, ...]]", profiles: PostgresProfiles
 ) -> None:
-    assert profiles.set_flags([1, 2, 3], lambda text: text.startswith("old://")) == [3]
+    assert profiles.set_flags([1, 2, 3], lambda text: text.startswith("old://"), OURS) == [3]
     assert app.execute("SELECT id FROM profiles WHERE moved IS NOT NULL").fetchall() == [(3,)]
     assert profiles.clear_flags([1, 3]) == 1
 
@@ -117,7 +133,7 @@ def test_an_unknown_range_and_a_second_planner_are_refused(ledger: PostgresLedge
 
 def test_a_verified_file_stays_verified(ledger: PostgresLedger) -> None:
     with ledger.hold(RANGE.key) as (_, held):
-        assert held.want([(1, FILE), (3, FILE)]) == 1
+        assert held.want([wish(1), wish(3)]) == 1
         held.record([CopyResult(FILE, Outcome.COPIED, 5, b"m" * 16, "etag")])
         held.record([CopyResult(FILE, Outcome.SOURCE_MISSING, message="later")])
         assert held.known()[FILE].outcome is Outcome.COPIED
@@ -127,7 +143,7 @@ def test_a_verified_file_stays_verified(ledger: PostgresLedger) -> None:
 
 def test_unfinished_files_that_nobody_needs_any_more_are_forgotten(ledger: PostgresLedger) -> None:
     with ledger.hold(RANGE.key) as (_, held):
-        held.want([(1, FILE)])
+        held.want([wish(1)])
         held.record([CopyResult(FILE, Outcome.SOURCE_MISSING, message="gone")])
         assert [letter.file for letter in ledger.dead_letters()] == [FILE]
         held.want([])

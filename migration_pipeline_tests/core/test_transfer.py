@@ -256,13 +256,15 @@ def test_memory_holds_so_many_bodies_whatever_is_in_flight() -> None:
     held = most = 0
 
     class Watched(MemoryTarget):
-        async def create(self, key: str, body: bytes, md5: bytes, headers: FileHeaders) -> Receipt:
+        async def create(
+            self, key: str, body: bytes, md5: bytes, headers: FileHeaders, *, replaces: str | None = None
+        ) -> Receipt:
             nonlocal held, most
             held += len(body)
             most = max(most, held)
             await asyncio.sleep(0)
             held -= len(body)
-            return await super().create(key, body, md5, headers)
+            return await super().create(key, body, md5, headers, replaces=replaces)
 
     source = MemorySource({file: bytes(1000) for file in files})
     copier = Copier(source, Watched(), RULES, CopyLimits(in_flight=40, memory=5000), at_once)

@@ -1,0 +1,157 @@
+"""The Realtime Database: nodes that clients read.
+
+Each field's node is read with its ETag, replaced, and written back on the condition that it still has that ETag
+(Firebase documentation, "Saving Data", conditional requests), so an edit in between makes the write fail, and the node
+is read again. What lies beside the fields is neither read nor written.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from migration_pipeline.adapters.firebase_app import CREDENTIALS, connect
+from migration_pipeline.adapters.write_rate import WriteRate
+from migration_pipeline.core.errors import Fatal, MigrationError, Transient
+from migration_pipeline.core.model import ProfileId, Rewritten
+from migration_pipeline.core.ports import Fence
+from migration_pipeline.core.values import ReplaceFor, replace_in, strings_in
+
+EMULATOR = "FIREBASE_DATABASE_EMULATOR_HOST"
+_THREADS = 8
+_TRIES = 8  # readings of one node that its users keep editing
+_NOT_IN_KEYS = frozenset(".#$[]")
+"""Firebase documentation, "Structure Your Database": keys cannot hold these, nor control characters."""
+
+
+class _Node(NamedTuple):
+    """A field of one profile, as it was read."""
+
+    profile_id: ProfileId
+    path: str
+    value: Any
+    etag: str
+
+
+class RealtimeDatabaseDocuments:
+    """Fulfils `DocumentStore`."""
+
+    def __init__(
+        self,
+        project_id: str,
+        database_url: str,
+        document: str,
+        fields: Sequence[str],
+        writes: WriteRate,
+    ) -> None:
+        """Connect.
+
+        Args:
+            project_id: the Firebase project.
+            database_url: of the database.
+            document: a profile's path, with `{id}` for its id.
+            fields: paths below it that hold URLs, with dots between keys.
+            writes: how many are made a second.
+
+        Raises:
+            Fatal: no credentials were found.
+        """
+        self._app = connect(project_id, emulator=EMULATOR, options={"databaseURL": database_url})
+        self._document, self._writes = document, writes
+        self._fields = [quote(field.replace(".", "/")) for field in fields]
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="realtime-database")
+
+    def close(self) -> None:
+        """Close the connections."""
+        import firebase_admin  # noqa: PLC0415 - loaded already
+
+        self._pool.shutdown(cancel_futures=True)
+        firebase_admin.delete_app(self._app)
+
+    def read(self, profile_ids: Sequence[ProfileId]) -> Mapping[ProfileId, Sequence[str]]:
+        found: dict[ProfileId, list[str]] = {}
+        for node in self._nodes(profile_ids):
+            if node.value is not None:
+                found.setdefault(node.profile_id, []).extend(strings_in(node.value))
+        bare = [id_ for id_ in profile_ids if id_ not in found and self._can_have(id_)]
+        for id_, there in zip(bare, self._pool.map(self._is_there, bare), strict=True):
+            if there:
+                found[id_] = []
+        return found
+
+    def rewrite(self, profile_ids: Sequence[ProfileId], replace: ReplaceFor, fence: Fence) -> Rewritten:
+        total, changed, todo = Rewritten(), set[ProfileId](), list(profile_ids)
+        for _ in range(_TRIES):
+            changes = list(self._changes(todo, replace))
+            if not changes:
+                break
+            # Asked after the reading: a run that takes the range later finds what is written here, or makes the
+            # write fail.
+            fence.check()
+            self._writes.take(len(changes))
+            wrote = list(self._pool.map(self._write, changes))
+            done = [change for change, there in zip(changes, wrote, strict=True) if there]
+            changed.update(node.profile_id for node, _, _ in done)
+            total = total.plus(Rewritten(0, sum(count for *_, count in done), len(changes) - len(done)))
+            todo = sorted({node.profile_id for node, *_ in changes} - {node.profile_id for node, *_ in done}, key=str)
+        # Nodes still edited faster than we read them stay as they are: confirm finds them waiting.
+        return total._replace(profiles=len(changed))
+
+    def _changes(self, profile_ids: Sequence[ProfileId], replace: ReplaceFor) -> Iterator[tuple[_Node, Any, int]]:
+        for node in self._nodes(profile_ids):
+            value, count = replace_in(node.value, replace(node.profile_id))
+            if count:
+                yield node, value, count
+
+    def _nodes(self, profile_ids: Sequence[ProfileId]) -> Iterator[_Node]:
+        wanted = [
+            (id_, f"{self._path(id_)}/{field}") for id_ in profile_ids if self._can_have(id_) for field in self._fields
+        ]
+        yield from self._pool.map(lambda one: self._get(*one), wanted)
+
+    def _get(self, profile_id: ProfileId, path: str) -> _Node:
+        try:
+            value, etag = self._reference(path).get(etag=True)
+        except Exception as error:  # noqa: BLE001 - translated, or raised as it is
+            raise _translated(error) from None
+        return _Node(profile_id, path, value, etag)
+
+    def _write(self, change: tuple[_Node, Any, int]) -> bool:
+        node, value, _ = change
+        try:
+            wrote, _, _ = self._reference(node.path).set_if_unchanged(node.etag, value)
+        except Exception as error:  # noqa: BLE001 - as above
+            raise _translated(error) from None
+        return bool(wrote)
+
+    def _is_there(self, profile_id: ProfileId) -> bool:
+        try:
+            return self._reference(self._path(profile_id)).get(shallow=True) is not None
+        except Exception as error:  # noqa: BLE001 - as above
+            raise _translated(error) from None
+
+    def _reference(self, path: str) -> Any:  # noqa: ANN401 - firebase-admin has no types
+        from firebase_admin import db  # noqa: PLC0415 - loaded already
+
+        return db.reference(path, self._app)
+
+    def _path(self, profile_id: ProfileId) -> str:
+        return "/" + self._document.format(id=quote(str(profile_id), safe="")).strip("/")
+
+    def _can_have(self, profile_id: ProfileId) -> bool:
+        """Whether there can be a node of that name."""
+        text = str(profile_id)
+        return bool(text) and text.isprintable() and "/" not in text and not _NOT_IN_KEYS & set(text)
+
+
+def _translated(error: Exception) -> Exception:
+    from firebase_admin import exceptions  # noqa: PLC0415 - loaded already
+
+    if isinstance(error, MigrationError) or not isinstance(error, exceptions.FirebaseError):
+        return error
+    said = f"the Realtime Database answered {type(error).__name__}"
+    if isinstance(error, exceptions.UnauthenticatedError | exceptions.PermissionDeniedError):
+        return Fatal(said, setting=CREDENTIALS, remedy="Grant the service account roles/firebasedatabase.admin.")
+    if isinstance(error, exceptions.InvalidArgumentError | exceptions.NotFoundError):
+        return Fatal(said, setting="firebase.database_url", remedy="Check firebase.database_url, document and fields.")
+    return Transient(said)

@@ -1,0 +1,47 @@
+"""Asking a store about many things, so many at a time."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
+
+from migration_pipeline.core.copy_file import pause
+from migration_pipeline.core.errors import Transient
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_TRIES = 5
+
+
+async def ask_each(items: Iterable[T], ask: Callable[[T], Awaitable[R]], *, at_once: int) -> dict[T, R]:
+    """What `ask` says of each item, asked again after passing errors.
+
+    Args:
+        items: hashable ones.
+        ask: asks a store.
+        at_once: questions under way.
+
+    Raises:
+        Transient: one question met passing errors each time.
+        Fatal: the store refuses us.
+    """
+    answers: dict[T, R] = {}
+    todo = iter(items)
+
+    async def place() -> None:
+        for item in todo:
+            answers[item] = await _again(lambda: ask(item))  # noqa: B023 - called at once
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(at_once):
+            group.create_task(place())
+    return answers
+
+
+async def _again(ask: Callable[[], Awaitable[R]]) -> R:
+    for attempt in range(1, _TRIES):
+        try:
+            return await ask()
+        except Transient as error:
+            await asyncio.sleep(pause(attempt, error.retry_after))
+    return await ask()

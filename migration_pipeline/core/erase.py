@@ -1,0 +1,120 @@
+"""Erasing copies that this migration made and that nobody refers to: of photos and profiles deleted meanwhile.
+
+A copy goes only if it is ours, no row refers to it (a soft-deleted profile may come back, so its references count), no
+document of a profile that ever needed it does, and nobody has come to need the file again; and only some time after the
+last reference went, for an old client may still write back what it read before.
+"""
+
+import re
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from migration_pipeline.core.confirm import Judge
+from migration_pipeline.core.each import ask_each
+from migration_pipeline.core.errors import RangeBusy
+from migration_pipeline.core.migrate import Stores
+from migration_pipeline.core.model import KnownFile, Profile, ProfileId, SourceFile
+from migration_pipeline.core.ports import Dropped, Erased
+from migration_pipeline.core.rewrite import batches
+
+_AT_ONCE = 16
+_UNRESERVED = re.compile(r"[A-Za-z0-9._~-]+")
+"""Characters that stand for themselves in a URL: RFC 3986, section 2.3."""
+
+
+@dataclass(slots=True)
+class Erasure:
+    """What was erased.
+
+    Attributes:
+        files: copies removed.
+        objects: objects, or versions of one, removed for them.
+        spared: copies that somebody refers to after all.
+        busy: ranges passed over, for a run is at work there.
+    """
+
+    files: int = 0
+    objects: int = 0
+    spared: int = 0
+    busy: list[str] = field(default_factory=list)
+
+
+def erase(stores: Stores, *, seconds: float) -> Erasure:
+    """Remove the copies that nobody has referred to for so long.
+
+    Args:
+        stores: everything to talk to.
+        seconds: since the last reference went.
+    """
+    done = Erasure()
+    for ranges, group in groupby(stores.ledger.dropped(seconds=seconds), key=lambda item: tuple(item.ranges)):
+        with ExitStack() as stack:
+            try:
+                # While these ranges are held, none of their profiles can be given a reference to these copies.
+                for key in ranges:
+                    stack.enter_context(stores.ledger.hold(key, run=False))
+            except RangeBusy as busy:
+                done.busy.append(busy.range_key)
+                continue
+            _erase(list(group), stores, done)
+    return done
+
+
+def _erase(dropped: Sequence[Dropped], stores: Stores, done: Erasure) -> None:
+    begun = set(stores.ledger.begin_erasing([item.file for item in dropped]))
+    held = referred_to(begun, [id_ for item in dropped for id_ in item.profiles], stores)
+    stores.ledger.spare(sorted(begun & held))
+    to_go = [item for item in dropped if item.file in begun - held]
+    done.spared += len(begun & held)
+
+    items = {item.file: item for item in to_go}
+
+    async def remove() -> dict[SourceFile, int]:
+        async with stores.open_byte_stores() as (_, target):
+            return await ask_each(
+                items,
+                lambda file: target.erase(stores.urls.key_of(file), items[file].etag, items[file].versions),
+                at_once=_AT_ONCE,
+            )
+
+    removed = stores.run(remove()) if items else {}
+    # Cut off before this, the copies are marked, nobody relies on them, and the next erasing comes by here again.
+    stores.ledger.erased([Erased(item, stores.urls.key_of(item.file), removed[item.file]) for item in to_go])
+    done.files += len(to_go)
+    done.objects += sum(removed.values())
+
+
+def referred_to(files: Collection[SourceFile], profile_ids: Sequence[ProfileId], stores: Stores) -> set[SourceFile]:
+    """Those of the files that anybody refers to: any row, and the documents of those rows and of these profiles."""
+    if not files:
+        return set()
+    judge = Judge(dict.fromkeys(files, KnownFile(None, waived=False)), stores.urls)
+    held, others = set[SourceFile](), set(profile_ids)
+    for batch in stores.profiles.holding(sorted({needle(file) for file in files})):
+        others.difference_update(profile.profile_id for profile in batch)
+        held |= _held_by(batch, judge, stores)
+    for ids in batches(sorted(others, key=str)):
+        rows = {profile.profile_id: profile for profile in stores.profiles.find(ids)}
+        held |= _held_by([rows.get(id_) or _gone(id_) for id_ in ids], judge, stores)
+    return held & set(files)
+
+
+def _held_by(profiles: Sequence[Profile], judge: Judge, stores: Stores) -> set[SourceFile]:
+    held = set[SourceFile]()
+    copies = stores.documents.read([profile.profile_id for profile in profiles])
+    for profile in profiles:
+        seen = judge.look([*profile.strings, *copies.get(profile.profile_id, ())])
+        held.update(seen.target, () if profile.deleted else seen.source)
+    return held
+
+
+def _gone(id_: ProfileId) -> Profile:
+    """A profile whose row was removed; its document may still be there."""
+    return Profile(id_, deleted=True, flagged=False, strings=())
+
+
+def needle(file: SourceFile) -> str:
+    """A part of every spelling of the file's URL, the longest: what needs no escape in a URL."""
+    return max(_UNRESERVED.findall(file.blob), key=len, default="")

@@ -1,0 +1,102 @@
+"""What a reference turns out to be, of facts that others gathered."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from migration_pipeline.core.model import Evidence
+from migration_pipeline.core.ports import ObjectFacts
+from migration_pipeline.core.urls import UrlKind
+
+
+class Finding(StrEnum):
+    """What a reference turned out to be."""
+
+    SOUND = "sound"
+    WAITING = "waiting"
+    FOREIGN = "foreign"
+    UNPARSABLE = "unparsable"
+    DRIFTED = "drifted"
+    STALE = "stale"
+    ORPHAN_COPY = "orphan_copy"
+    DANGLING = "dangling"
+    CORRUPT = "corrupt"
+
+    @property
+    def severity(self) -> int:
+        """0 all is well, 1 somebody should look, 3 a user sees a broken file."""
+        return _SEVERITY.get(self, 0)
+
+
+_SEVERITY = {
+    Finding.WAITING: 1,
+    Finding.DRIFTED: 1,
+    Finding.STALE: 1,
+    Finding.ORPHAN_COPY: 1,
+    Finding.DANGLING: 3,
+    Finding.CORRUPT: 3,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that bears on one reference.
+
+    Attributes:
+        kind: what the URL is to us.
+        flagged: the profile is flagged as migrated.
+        only_in_firebase: the document holds it, and the database does not.
+        waived: an operator let the profile go on without the file.
+        in_source: the blob is there.
+        source_changed: the blob is another version than the one that was copied.
+        found: the object in S3; `None` where there is none.
+        evidence: of the copy, where it is one of ours.
+    """
+
+    kind: UrlKind
+    flagged: bool = False
+    only_in_firebase: bool = False
+    waived: bool = False
+    in_source: bool = False
+    source_changed: bool = False
+    found: ObjectFacts | None = None
+    evidence: Evidence | None = None
+
+
+def classify(facts: Facts) -> Finding:
+    """The one finding of a reference: the worst that the facts say."""
+    match facts.kind:
+        case UrlKind.FOREIGN:
+            return Finding.FOREIGN
+        case UrlKind.UNPARSABLE:
+            return Finding.UNPARSABLE
+        case UrlKind.SOURCE:
+            return _at_source(facts)
+        case UrlKind.TARGET:
+            return _at_target(facts)
+
+
+def _at_source(facts: Facts) -> Finding:
+    if not facts.in_source:
+        return Finding.DANGLING
+    if facts.flagged and not facts.waived:
+        return Finding.STALE
+    return Finding.DRIFTED if facts.only_in_firebase else Finding.WAITING
+
+
+def _at_target(facts: Facts) -> Finding:
+    if facts.found is None:
+        return Finding.DANGLING
+    if facts.evidence is not None and not _matches(facts.found, facts.evidence):
+        return Finding.CORRUPT
+    if facts.source_changed:
+        return Finding.STALE
+    return Finding.DRIFTED if facts.only_in_firebase else Finding.SOUND
+
+
+def _matches(found: ObjectFacts, evidence: Evidence) -> bool:
+    """Whether the object is the one that was proven: by digest where the store says one, else by ETag."""
+    if found.size != evidence.size:
+        return False
+    if found.md5 is not None and evidence.md5 is not None:
+        return found.md5 == evidence.md5
+    return found.etag == evidence.etag

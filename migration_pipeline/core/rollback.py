@@ -1,0 +1,212 @@
+"""The way back: references that point at S3 point at the source again, by the same rules as on the way there.
+
+Only where the source still has the very version that was copied. Files that the app itself uploaded to S3 stay there,
+and so do the copies: migrating again finds them.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from migration_pipeline.core.each import ask_each
+from migration_pipeline.core.migrate import Say, Stores
+from migration_pipeline.core.model import (
+    KnownFile,
+    Profile,
+    ProfileId,
+    ProfileRange,
+    Rewritten,
+    SourceFile,
+    Spelling,
+    Waiting,
+)
+from migration_pipeline.core.rewrite import batches
+from migration_pipeline.core.urls import UrlKind, UrlRules
+from migration_pipeline.core.values import Replace
+
+_AT_ONCE = 32
+
+CHANGED = "the source was written after it was copied"
+MISSING = "the source has no such file any more"
+NO_EVIDENCE = "the ledger does not know which version was copied"
+HAD_QUERY = "its URL had a query string, which is not kept; --without-queries brings it back without"
+
+
+@dataclass(slots=True)
+class RolledBack:
+    """What a rollback of one range did.
+
+    Attributes:
+        profiles: of the range, deleted ones left out.
+        unflagged: flags cleared.
+        stayed: references to files that the app uploaded to S3 itself; they stay there.
+        left: profiles with a reference that could not go back, and why.
+    """
+
+    key: str
+    profiles: int = 0
+    unflagged: int = 0
+    stayed: int = 0
+    database: Rewritten = field(default_factory=Rewritten)
+    firebase: Rewritten = field(default_factory=Rewritten)
+    left: list[Waiting] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether no reference to a copy of ours is left."""
+        return not self.left
+
+    def counters(self) -> dict[str, object]:
+        """For the ledger; plain JSON."""
+        return {
+            "rolled_back": self.profiles - len(self.left),
+            "waiting": len(self.left),
+            "waiting_for": dict(Counter(item.reason for item in self.left)),
+            "database_urls": self.database.urls,
+            "firebase_urls": self.firebase.urls,
+        }
+
+
+def roll_back_range(
+    range_key: str, stores: Stores, *, without_queries: bool = False, say: Say = lambda _: None
+) -> RolledBack:
+    """Re-point a range's references to the source, where its files are there and unchanged.
+
+    Args:
+        range_key: a planned range.
+        stores: everything to talk to.
+        without_queries: also bring back URLs that had a query string, without it.
+        say: told of each stage as it ends.
+
+    Raises:
+        RangeBusy: another run holds the range.
+        Fatal: the range is unknown, or a whole store refuses us.
+    """
+    with stores.ledger.hold(range_key) as (bounds, ledger):
+        done = RolledBack(range_key)
+        files = _copied(bounds, stores)
+        back = _Back(stores, files, ledger.spellings(), without_queries=without_queries)
+        say(f"{len(back.ready)} of {len(files)} files can go back")
+        _clear_flags(bounds, stores, done)
+        ids = [profile.profile_id for batch in stores.profiles.read(bounds) for profile in batch if not profile.deleted]
+        for batch in batches(ids):
+            done.database = done.database.plus(stores.profiles.rewrite(batch, back.replace_for, ledger.fence))
+            done.firebase = done.firebase.plus(stores.documents.rewrite(batch, back.replace_for, ledger.fence))
+        say(f"{done.database.urls} URLs in the database and {done.firebase.urls} in Firebase point at the source again")
+        _look_again(bounds, stores, back, done)
+        ledger.finish(done.counters(), rolled_back=done.complete)
+    return done
+
+
+def _clear_flags(bounds: ProfileRange, stores: Stores, done: RolledBack) -> None:
+    """First of all: a flag on a profile that is on its way back would not be true.
+
+    A run cut off after this leaves profiles without a flag, of which nothing is untrue; running it again goes on.
+    """
+    for batch in stores.profiles.read(bounds):
+        done.profiles += sum(not profile.deleted for profile in batch)
+        done.unflagged += stores.profiles.clear_flags([p.profile_id for p in batch if p.flagged and not p.deleted])
+
+
+def _copied(bounds: ProfileRange, stores: Stores) -> dict[SourceFile, KnownFile]:
+    """Every file that the range's profiles refer to in S3 and that some range copied there."""
+    found: dict[SourceFile, KnownFile] = {}
+    for batch, copies in _read(bounds, stores):
+        files = {
+            file
+            for profile in batch
+            for text in (*profile.strings, *copies.get(profile.profile_id, ()))
+            if (file := target_file(text, stores.urls)) is not None
+        }
+        found.update(stores.ledger.find(sorted(files - found.keys())))
+    return found
+
+
+def target_file(text: str, urls: UrlRules) -> SourceFile | None:
+    """The blob whose copy a URL into S3 names by its key."""
+    reference = urls.classify(text)
+    return urls.file_of(reference.key or "") if reference is not None and reference.kind is UrlKind.TARGET else None
+
+
+class _Back:
+    """What each URL into S3 becomes again, and why some do not."""
+
+    def __init__(
+        self,
+        stores: Stores,
+        files: Mapping[SourceFile, KnownFile],
+        spellings: Mapping[ProfileId, Mapping[SourceFile, Spelling]],
+        *,
+        without_queries: bool,
+    ) -> None:
+        self._urls, self._spellings, self._without_queries = stores.urls, spellings, without_queries
+        self._refused = _refusals(stores, files)
+        self._files = files
+        self.ready = files.keys() - self._refused.keys()
+
+    def replace_for(self, profile_id: ProfileId) -> Replace:
+        spelled = self._spellings.get(profile_id, {})
+
+        def replace(text: str) -> str | None:
+            file = target_file(text, self._urls)
+            if file is None or file not in self.ready:
+                return None
+            spelling = spelled.get(file, Spelling(None, had_query=False))
+            if spelling.had_query and not self._without_queries:
+                return None
+            return spelling.url or self._urls.source_url(file)
+
+        return replace
+
+    def why_left(self, profile_id: ProfileId, text: str) -> tuple[SourceFile, str] | None:
+        """Why a URL did not go back; `None` for one that is not of a copy of ours."""
+        file = target_file(text, self._urls)
+        if file is None or file not in self._files:
+            return None
+        if file in self._refused:
+            return file, self._refused[file]
+        spelling = self._spellings.get(profile_id, {}).get(file)
+        if spelling is not None and spelling.had_query and not self._without_queries:
+            return file, HAD_QUERY
+        return file, "the reference came after it was looked at, or its row or document was busy; roll back again"
+
+
+def _refusals(stores: Stores, files: Mapping[SourceFile, KnownFile]) -> dict[SourceFile, str]:
+    async def ask() -> dict[SourceFile, str | None]:
+        async with stores.open_byte_stores() as (source, _):
+            return await ask_each(files, source.etag, at_once=_AT_ONCE)
+
+    now = stores.run(ask()) if files else {}
+    refused = {}
+    for file, state in files.items():
+        copied = state.evidence.source_etag if state.evidence is not None else None
+        if now[file] is None:
+            refused[file] = MISSING
+        elif copied is None:
+            refused[file] = NO_EVIDENCE
+        elif now[file] != copied:
+            refused[file] = CHANGED
+    return refused
+
+
+def _look_again(bounds: ProfileRange, stores: Stores, back: _Back, done: RolledBack) -> None:
+    """Read both sites afresh: what still points at a copy of ours, and what belongs in S3."""
+    for batch, copies in _read(bounds, stores):
+        for profile in batch:
+            texts = (*profile.strings, *copies.get(profile.profile_id, ()))
+            kept = [found for text in texts if (found := back.why_left(profile.profile_id, text)) is not None]
+            if kept:
+                file, why = kept[0]
+                done.left.append(Waiting(profile.profile_id, why, file))
+            done.stayed += _in_target(texts, stores.urls) - len(kept)
+
+
+def _in_target(texts: Iterable[str], urls: UrlRules) -> int:
+    references = (urls.classify(text) for text in texts)
+    return sum(ref is not None and ref.kind is UrlKind.TARGET for ref in references)
+
+
+def _read(bounds: ProfileRange, stores: Stores) -> Iterable[tuple[list[Profile], Mapping[ProfileId, Sequence[str]]]]:
+    for batch in stores.profiles.read(bounds):
+        alive = [profile for profile in batch if not profile.deleted]
+        yield alive, stores.documents.read([profile.profile_id for profile in alive])

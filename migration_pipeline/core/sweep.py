@@ -1,0 +1,108 @@
+"""What came late: references to the source in profiles that are flagged as migrated, and newer bytes of copied files.
+
+An old client may write back a URL that it read before the migration, and an upload under a SAS that was issued before
+the switch may land after it. Both are found here: the flag is cleared, and the range is asked to run again.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from migration_pipeline.core.confirm import Judge
+from migration_pipeline.core.each import ask_each
+from migration_pipeline.core.errors import RangeBusy
+from migration_pipeline.core.migrate import Stores
+from migration_pipeline.core.model import Profile, ProfileId, ProfileRange, SourceFile
+
+_MAX_EXAMPLES = 20
+_AT_ONCE = 32
+LATE_REFERENCE = "late references to the source"
+NEWER_BYTES = "the source has newer bytes of copied files"
+
+
+@dataclass(slots=True)
+class Swept:
+    """What a sweep found.
+
+    Attributes:
+        looked_at: flagged profiles that were looked at.
+        late: those that hold a reference to the source; their flag is cleared now.
+        ranges: asked to run again.
+        files: copies that were compared with the source.
+        outdated: those of which the source has newer bytes.
+        busy: ranges passed over, for a run is at work there.
+        examples: late profiles, the first few.
+    """
+
+    looked_at: int = 0
+    late: int = 0
+    files: int = 0
+    outdated: int = 0
+    ranges: set[str] = field(default_factory=set)
+    busy: list[str] = field(default_factory=list)
+    examples: list[ProfileId] = field(default_factory=list)
+
+
+def sweep_profiles(batches: Iterable[Sequence[Profile]], stores: Stores) -> Swept:
+    """Look at profiles, and have those migrated again whose flag is no longer true.
+
+    A run may be at work on their range meanwhile: clearing a flag is always truthful, and what that run does not see
+    any more, the one that is asked for here does.
+    """
+    swept, ranges = Swept(), stores.ledger.ranges()
+    judge = Judge({}, stores.urls)
+    for batch in batches:
+        flagged = [profile for profile in batch if profile.flagged and not profile.deleted]
+        copies = stores.documents.read([profile.profile_id for profile in flagged])
+        held = {p.profile_id: judge.look([*p.strings, *copies.get(p.profile_id, ())]).source for p in flagged}
+        suspects = {file for files in held.values() for file in files}
+        waived = {file for file, state in stores.ledger.find(sorted(suspects)).items() if state.waived}
+        late = [id_ for id_, files in held.items() if set(files) - waived]
+        # Asked for first: a crash in between makes a run too many, and none too few.
+        wanted = {found.key for id_ in late if (found := range_of(id_, ranges)) is not None}
+        stores.ledger.request(sorted(wanted), LATE_REFERENCE)
+        stores.profiles.clear_flags(late)
+        swept.looked_at += len(flagged)
+        swept.late += len(late)
+        swept.ranges |= wanted
+        swept.examples += late[: _MAX_EXAMPLES - len(swept.examples)]
+    return swept
+
+
+def sweep_files(range_keys: Iterable[str], stores: Stores, swept: Swept) -> None:
+    """Compare each copied file's ETag at the source with that of the version that was copied."""
+    for key in range_keys:
+        try:
+            outdated = _outdated(key, stores, swept)
+        except RangeBusy:
+            swept.busy.append(key)
+            continue
+        if outdated:
+            stores.ledger.request([key], NEWER_BYTES)
+            swept.ranges.add(key)
+            swept.outdated += len(outdated)
+
+
+def _outdated(key: str, stores: Stores, swept: Swept) -> list[SourceFile]:
+    with stores.ledger.hold(key, run=False) as (_, ledger):
+        copied = {
+            file: state.evidence.source_etag
+            for file, state in ledger.known().items()
+            if state.verified and state.evidence is not None and state.evidence.source_etag is not None
+        }
+        swept.files += len(copied)
+
+        async def ask() -> dict[SourceFile, str | None]:
+            async with stores.open_byte_stores() as (source, _):
+                return await ask_each(copied, source.etag, at_once=_AT_ONCE)
+
+        now = stores.run(ask()) if copied else {}
+        outdated = [file for file, etag in now.items() if etag is not None and etag != copied[file]]
+        ledger.outdate(outdated)
+    return outdated
+
+
+def range_of(profile_id: ProfileId, ranges: Sequence[ProfileRange]) -> ProfileRange | None:
+    """The range that holds a profile; `None` for one beyond the last."""
+    place = bisect_left(ranges, profile_id, key=lambda item: item.last)
+    return ranges[place] if place < len(ranges) else None
