@@ -175,7 +175,7 @@ class PostgresLedger:
             "SELECT f.container, f.blob, f.etag, f.versions, array_agg(DISTINCT r.key),"
             " array_agg(DISTINCT w.profile_id), bool_and(r.numeric_ids)"
             " FROM {s}.files f JOIN {s}.wanted w USING (file_id) JOIN {s}.ranges r USING (range_id)"
-            " WHERE f.ours AND f.etag IS NOT NULL"
+            " WHERE ((f.ours AND f.etag IS NOT NULL) OR coalesce(f.outcome, 'gave_up') = 'gave_up')"
             " AND f.file_id IN (SELECT file_id FROM {s}.wanted WHERE dropped_at IS NOT NULL)"
             " GROUP BY f.file_id"
             " HAVING bool_and(w.dropped_at IS NOT NULL) AND max(w.dropped_at) <= now() - make_interval(secs => %s)"
@@ -214,10 +214,15 @@ class PostgresLedger:
                 cursor.execute(
                     self._sql(
                         "INSERT INTO {s}.erased (file_id, container, blob, key, etag, md5, removed, profiles)"
-                        " SELECT file_id, container, blob, %s, etag, md5, %s, %s FROM {s}.files WHERE file_id = %s"
+                        " SELECT file_id, container, blob, %s, etag, md5, %s, %s FROM {s}.files"
+                        # Nothing was there, or nothing of ours: there is nothing to tell.
+                        " WHERE file_id = %s AND (%s OR etag IS NOT NULL)"
                     ),
-                    [item.key, item.removed, [str(id_) for id_ in item.dropped.profiles], file.file_id],
-                )
+                    [
+                        item.key, item.removed, [str(id_) for id_ in item.dropped.profiles], file.file_id,
+                        item.removed > 0,
+                    ],
+                )  # fmt: skip
                 cursor.execute(
                     self._sql("DELETE FROM {s}.wanted WHERE file_id = %s AND dropped_at IS NOT NULL"), [file.file_id]
                 )
@@ -277,7 +282,7 @@ class PostgresLedger:
             "SELECT DISTINCT ON (r.range_id, f.file_id) r.key, w.profile_id, f.container, f.blob, f.outcome,"
             " f.message, f.attempts, f.waived_at IS NOT NULL"
             " FROM {s}.files f JOIN {s}.wanted w USING (file_id) JOIN {s}.ranges r USING (range_id)"
-            " WHERE f.outcome IS NOT NULL AND f.outcome NOT IN ('copied', 'already_there')"
+            " WHERE f.outcome IS NOT NULL AND f.outcome NOT IN ('copied', 'already_there') AND w.dropped_at IS NULL"
             " AND (%(outcome)s::text IS NULL OR f.outcome = %(outcome)s)"
             " ORDER BY r.range_id, f.file_id, w.profile_id LIMIT %(limit)s",
             {"outcome": outcome, "limit": limit},

@@ -35,6 +35,8 @@ _BATCH = 200  # profiles of one read
 _LOCK_WAIT, _STATEMENT, _IDLE = "2s", "30s", "15s"
 """How long a transaction of ours may wait for a lock, run one statement, or hold locks while our process hangs."""
 
+_UNLOCKED, _PROFILE, _REWRITTEN = sql.SQL(""), sql.SQL("FOR NO KEY UPDATE"), sql.SQL("FOR NO KEY UPDATE NOWAIT")
+
 T = TypeVar("T")
 _Cursor = psycopg.Cursor[tuple[Any, ...]]
 _Work = Callable[[_Cursor, list[ProfileId]], T]
@@ -264,12 +266,14 @@ class PostgresProfiles:
         self, profile_ids: Sequence[ProfileId], unmoved: Callable[[str], bool], fence: Fence
     ) -> Sequence[ProfileId]:
         def work(cursor: _Cursor, alive: list[ProfileId]) -> list[ProfileId]:
-            strings = self._strings(cursor, alive)
+            strings = self._strings(cursor, alive, _REWRITTEN)
             clean = [id_ for id_ in alive if not any(map(unmoved, strings[id_]))]
             self._set_flag(cursor, clean, sql.SQL("coalesce({}, now())").format(self._flag))
             return clean
 
-        return [id_ for done, _, _ in self._on_locked(profile_ids, work, fence) for id_ in done]
+        # The stronger lock, for the moment that this takes: no row that refers to the profile may come meanwhile.
+        locked = self._on_locked(profile_ids, work, fence, sql.SQL("FOR UPDATE"))
+        return [id_ for done, _, _ in locked for id_ in done]
 
     def clear_flags(self, profile_ids: Sequence[ProfileId]) -> int:
         def work(cursor: _Cursor, alive: list[ProfileId]) -> int:
@@ -289,7 +293,11 @@ class PostgresProfiles:
         return cursor.rowcount
 
     def _on_locked(
-        self, profile_ids: Sequence[ProfileId], work: _Work[T], fence: Fence | None
+        self,
+        profile_ids: Sequence[ProfileId],
+        work: _Work[T],
+        fence: Fence | None,
+        lock: sql.SQL = _PROFILE,
     ) -> Iterator[tuple[T, int, float]]:
         """Do `work` to all profiles that nobody else has locked at once, and to each other one as it becomes free.
 
@@ -302,21 +310,23 @@ class PostgresProfiles:
         with translated("database"):
             try:
                 with self._connection.transaction(), self._connection.cursor() as cursor:
-                    locked = self._lock(cursor, profile_ids, fence, "SKIP LOCKED")
+                    locked = self._lock(cursor, profile_ids, fence, lock + sql.SQL(" SKIP LOCKED"))
                     began, done = time.monotonic(), work(cursor, locked)
                 yield done, 0, time.monotonic() - began
                 busy = self._alive_but(profile_ids, locked)
             except RUN_AGAIN:  # a related row is locked
                 busy = list(profile_ids)
             for id_ in busy:
-                yield from self._when_free(id_, work, fence)
+                yield from self._when_free(id_, work, fence, lock)
 
-    def _when_free(self, id_: ProfileId, work: _Work[T], fence: Fence | None) -> Iterator[tuple[T, int, float]]:
+    def _when_free(
+        self, id_: ProfileId, work: _Work[T], fence: Fence | None, lock: sql.SQL
+    ) -> Iterator[tuple[T, int, float]]:
         began = 0.0
 
         def alone(cursor: _Cursor) -> T:
             nonlocal began
-            locked = self._lock(cursor, [id_], fence, "")
+            locked = self._lock(cursor, [id_], fence, lock)
             began = time.monotonic()
             return work(cursor, locked)
 
@@ -327,7 +337,7 @@ class PostgresProfiles:
         yield done, lost + 1, time.monotonic() - began
 
     def _lock(
-        self, cursor: _Cursor, profile_ids: Sequence[ProfileId], fence: Fence | None, waiting: str
+        self, cursor: _Cursor, profile_ids: Sequence[ProfileId], fence: Fence | None, lock: sql.Composable
     ) -> list[ProfileId]:
         """Bound all waiting, make sure that the range is ours, lock the rows; return those not deleted meanwhile."""
         cursor.execute(
@@ -339,14 +349,13 @@ class PostgresProfiles:
             self._pass(cursor, fence)
         cursor.execute(
             sql.SQL(
-                "SELECT {id} FROM {t} WHERE {id} = ANY(%s::{cast}[]) AND NOT ({deleted})"
-                " ORDER BY {id} FOR NO KEY UPDATE {waiting}"
+                "SELECT {id} FROM {t} WHERE {id} = ANY(%s::{cast}[]) AND NOT ({deleted}) ORDER BY {id} {lock}"
             ).format(
                 t=self._profiles.name,
                 id=self._profiles.id,
                 cast=self._profiles.id_cast,
                 deleted=self._deleted,
-                waiting=sql.SQL(waiting),
+                lock=lock,
             ),
             [list(profile_ids)],
         )
@@ -391,10 +400,12 @@ class PostgresProfiles:
             strings = self._strings(cursor, [row[0] for row in rows])
         return [Profile(id_, deleted, flagged, tuple(strings[id_])) for id_, deleted, flagged in rows]
 
-    def _strings(self, cursor: _Cursor, profile_ids: Sequence[ProfileId]) -> dict[ProfileId, list[str]]:
+    def _strings(
+        self, cursor: _Cursor, profile_ids: Sequence[ProfileId], lock: sql.SQL = _UNLOCKED
+    ) -> dict[ProfileId, list[str]]:
         found: dict[ProfileId, list[str]] = {id_: [] for id_ in profile_ids}
         for part in (self._profiles, *self._related):
-            for owner, _, *values in _rows(cursor, part, profile_ids, sql.SQL("")):
+            for owner, _, *values in _rows(cursor, part, profile_ids, lock):
                 for column, value in zip(part.columns, values, strict=True):
                     found[_plain(owner)].extend(column.strings(value))
         return found
@@ -427,7 +438,7 @@ def _rewrite_rows(
 ) -> tuple[set[ProfileId], int]:
     """Replace in one table's rows of these owners, writing only rows that change."""
     writes, changed, urls = [], set(), 0
-    for owner, id_, *values in _rows(cursor, part, owners, sql.SQL("FOR NO KEY UPDATE NOWAIT")):
+    for owner, id_, *values in _rows(cursor, part, owners, _REWRITTEN):
         replaced = replace(_plain(owner))
         new = [column.replaced(value, replaced) for column, value in zip(part.columns, values, strict=True)]
         count = sum(n for _, n in new)

@@ -76,15 +76,7 @@ class PostgresRangeLedger:
                 ),
                 [self._bounds.ordinal],
             )
-            cursor.execute(
-                self._sql(
-                    "DELETE FROM {s}.wanted w USING {s}.files f WHERE w.range_id = %s AND f.file_id = w.file_id"
-                    " AND (f.outcome IS NULL OR f.outcome <> ALL(%s)) AND f.replaces IS NULL"
-                    " AND NOT EXISTS (SELECT FROM wanted_now n"
-                    " WHERE n.profile_id = w.profile_id AND n.file_id = w.file_id)"
-                ),
-                [self._bounds.ordinal, VERIFIED],
-            )
+            self._forget_unwanted(cursor)
             cursor.execute("SELECT count(DISTINCT file_id) FROM wanted_now")
             ((files,),) = cursor.fetchall()
             return int(files)
@@ -92,10 +84,28 @@ class PostgresRangeLedger:
         rows = list(wanted)  # read before the transaction begins: no other store is waited for inside it
         return self._write(work)
 
+    def _forget_unwanted(self, cursor: _Cursor) -> None:
+        """Unfinished files that their profiles do not need any more.
+
+        Those that were given up, or that a run was cut off at, may be in S3 for all that: they are only dropped, and
+        erasing looks there.
+        """
+        unwanted = (
+            " FROM {s}.files f WHERE w.range_id = %(range)s AND f.file_id = w.file_id AND f.replaces IS NULL"
+            " AND (f.outcome IS NULL OR f.outcome <> ALL(%(verified)s))"
+            " AND NOT EXISTS (SELECT FROM wanted_now n WHERE n.profile_id = w.profile_id AND n.file_id = w.file_id)"
+        )
+        values = {"range": self._bounds.ordinal, "verified": VERIFIED, "unsure": Outcome.GAVE_UP.value}
+        unsure = "coalesce(f.outcome, %(unsure)s) = %(unsure)s"
+        dropping = f"UPDATE {{s}}.wanted w SET dropped_at = now(){unwanted} AND w.dropped_at IS NULL AND {unsure}"  # noqa: S608 - of the constants above
+        cursor.execute(self._sql(dropping), values)
+        forgetting = f"DELETE FROM {{s}}.wanted w USING{unwanted.removeprefix(' FROM')} AND NOT {unsure}"  # noqa: S608 - of the constants above
+        cursor.execute(self._sql(forgetting), values)
+
     def unfinished(self) -> Sequence[WantedFile]:
         rows = self._fetch(
             "SELECT container, blob, attempts, replaces FROM {s}.files WHERE file_id IN"
-            " (SELECT file_id FROM {s}.wanted WHERE range_id = %(range)s)"
+            " (SELECT file_id FROM {s}.wanted WHERE range_id = %(range)s AND dropped_at IS NULL)"
             " AND (outcome IS NULL OR outcome <> ALL(%(verified)s)) AND waived_at IS NULL AND NOT erasing"
         )
         return [WantedFile(SourceFile(container, blob), tries, replaces) for container, blob, tries, replaces in rows]
@@ -131,7 +141,10 @@ class PostgresRangeLedger:
         return {SourceFile(*row[:2]): known_file(*row[2:]) for row in rows}
 
     def profiles_with_files(self) -> Sequence[ProfileId]:
-        rows = self._fetch("SELECT DISTINCT profile_id FROM {s}.wanted WHERE range_id = %(range)s")
+        rows = self._fetch(
+            "SELECT DISTINCT profile_id FROM {s}.wanted JOIN {s}.files USING (file_id) WHERE range_id = %(range)s"
+            " AND (dropped_at IS NULL OR outcome = ANY(%(verified)s))"
+        )
         return sorted(self._plain(row[0]) for row in rows)
 
     def spellings(self) -> Mapping[ProfileId, Mapping[SourceFile, Spelling]]:
@@ -163,10 +176,10 @@ class PostgresRangeLedger:
             )
             cursor.execute(
                 self._sql(
-                    "SELECT count(DISTINCT file_id) FROM {s}.wanted WHERE range_id = %(range)s"
-                    " AND dropped_at IS NOT NULL"
+                    "SELECT count(DISTINCT file_id) FROM {s}.wanted JOIN {s}.files USING (file_id)"
+                    " WHERE range_id = %(range)s AND dropped_at IS NOT NULL AND outcome = ANY(%(verified)s)"
                 ),
-                {"range": self._bounds.ordinal},
+                {"range": self._bounds.ordinal, "verified": VERIFIED},
             )
             ((dropped,),) = cursor.fetchall()
             return int(dropped)

@@ -5,6 +5,7 @@ document of a profile that ever needed it does, and nobody has come to need the 
 last reference went, for an old client may still write back what it read before.
 """
 
+import hashlib
 import re
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
@@ -13,10 +14,11 @@ from itertools import groupby
 
 from migration_pipeline.core.confirm import Judge
 from migration_pipeline.core.each import ask_each
-from migration_pipeline.core.errors import RangeBusy
+from migration_pipeline.core.errors import Permanent, RangeBusy
+from migration_pipeline.core.large_file import PART_BYTES
 from migration_pipeline.core.migrate import Stores
 from migration_pipeline.core.model import KnownFile, Profile, ProfileId, SourceFile
-from migration_pipeline.core.ports import Dropped, Erased
+from migration_pipeline.core.ports import Dropped, Erased, SourceStore, TargetStore
 from migration_pipeline.core.rewrite import batches
 
 _AT_ONCE = 16
@@ -32,12 +34,14 @@ class Erasure:
         files: copies removed.
         objects: objects, or versions of one, removed for them.
         spared: copies that somebody refers to after all.
+        unproven: files whose key in S3 holds something of which nobody can say whose it is; left there.
         busy: ranges passed over, for a run is at work there.
     """
 
     files: int = 0
     objects: int = 0
     spared: int = 0
+    unproven: list[str] = field(default_factory=list)
     busy: list[str] = field(default_factory=list)
 
 
@@ -71,19 +75,52 @@ def _erase(dropped: Sequence[Dropped], stores: Stores, done: Erasure) -> None:
 
     items = {item.file: item for item in to_go}
 
-    async def remove() -> dict[SourceFile, int]:
-        async with stores.open_byte_stores() as (_, target):
-            return await ask_each(
-                items,
-                lambda file: target.erase(stores.urls.key_of(file), items[file].etag, items[file].versions),
-                at_once=_AT_ONCE,
-            )
+    async def remove() -> dict[SourceFile, int | None]:
+        async with stores.open_byte_stores() as (source, target):
+
+            async def one(file: SourceFile) -> int | None:
+                item, key = items[file], stores.urls.key_of(file)
+                if item.etag is None:
+                    return await _erase_unsure(file, key, source, target)
+                return await target.erase(key, item.etag, item.versions)
+
+            return await ask_each(items, one, at_once=_AT_ONCE)
 
     removed = stores.run(remove()) if items else {}
     # Cut off before this, the copies are marked, nobody relies on them, and the next erasing comes by here again.
-    stores.ledger.erased([Erased(item, stores.urls.key_of(item.file), removed[item.file]) for item in to_go])
-    done.files += len(to_go)
-    done.objects += sum(removed.values())
+    stores.ledger.erased(
+        [Erased(item, stores.urls.unchecked_key_of(item.file), removed[item.file] or 0) for item in to_go]
+    )
+    done.files += sum(bool(count) for count in removed.values())
+    done.objects += sum(count or 0 for count in removed.values())
+    done.unproven += [str(file) for file, count in removed.items() if count is None]
+
+
+async def _erase_unsure(file: SourceFile, key: str, source: SourceStore, target: TargetStore) -> int | None:
+    """A run was cut off at this file: what is under its key is ours if it has the source's bytes.
+
+    Returns:
+        How many objects were removed; `None` where there is one of which nobody can say whose it is.
+    """
+    there = await target.describe(key, read=True)
+    if there is None:
+        return 0
+    if there.md5 != await _md5_at_source(file, source, there.size):
+        return None
+    return await target.erase(key, there.etag, [there.version] if there.version else [])
+
+
+async def _md5_at_source(file: SourceFile, source: SourceStore, size: int) -> bytes | None:
+    async def admit(_: int) -> None:
+        """One file at a time is small enough."""
+
+    try:
+        blob = await source.read(file, whole_up_to=PART_BYTES, admit=admit)
+    except Permanent:
+        return None
+    if blob.size != size:
+        return None
+    return hashlib.md5(blob.body, usedforsecurity=False).digest() if blob.body is not None else blob.md5
 
 
 def referred_to(files: Collection[SourceFile], profile_ids: Sequence[ProfileId], stores: Stores) -> set[SourceFile]:

@@ -265,13 +265,14 @@ class Dropped(NamedTuple):
     """A copy of ours that no profile holds any more.
 
     Attributes:
+        etag: of the copy; `None` where it is not known whether there is one, for a run was cut off.
         versions: of the object that we made, on a bucket with versioning.
         ranges: whose profiles once needed it.
         profiles: these profiles.
     """
 
     file: SourceFile
-    etag: str
+    etag: str | None
     versions: Sequence[str]
     ranges: Sequence[str]
     profiles: Sequence[ProfileId]
@@ -307,7 +308,7 @@ class Ledger(Protocol):
         """
 
     def dropped(self, *, seconds: float) -> Sequence[Dropped]:
-        """Copies of ours that no range's profiles have held for so long, shared ones where that is so of all."""
+        """Copies that no range's profiles have held for so long, shared ones where that is so of all."""
 
     def begin_erasing(self, files: Sequence[SourceFile]) -> Sequence[SourceFile]:
         """Have nobody rely on these copies any more; return those that no range has come to want meanwhile."""

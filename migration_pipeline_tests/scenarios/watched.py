@@ -9,9 +9,10 @@ from migration_pipeline.core.migrate import Stores
 from migration_pipeline.core.model import ProfileRange
 
 OPERATIONS = {
-    "read", "rewrite", "set_flags", "clear_flags",
-    "want", "unfinished", "record", "known", "profiles_with_files", "finish",
-    "create", "describe",
+    "read", "find", "holding", "rewrite", "set_flags", "clear_flags",
+    "want", "unfinished", "record", "known", "profiles_with_files", "spellings", "note_held", "outdate", "finish",
+    "request", "dropped", "begin_erasing", "spare", "erased",
+    "create", "describe", "erase", "etag",
 }  # fmt: skip
 
 
@@ -72,7 +73,10 @@ class _WatchedLedger:
     def __init__(self, ledger: Any, step: Callable[[str], None]) -> None:
         self._ledger, self._step = ledger, step
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_Watched(self._ledger, self._step), name)
+
     @contextmanager
-    def hold(self, range_key: str) -> Iterator[tuple[ProfileRange, Any]]:
-        with self._ledger.hold(range_key) as (bounds, ledger):
+    def hold(self, range_key: str, *, run: bool = True) -> Iterator[tuple[ProfileRange, Any]]:
+        with self._ledger.hold(range_key, run=run) as (bounds, ledger):
             yield bounds, _Watched(ledger, self._step)

@@ -1,0 +1,210 @@
+"""The promises broken on purpose, one at a time: what the schedules must find."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+from unittest.mock import patch
+
+from psycopg import sql
+
+from migration_pipeline.adapters import postgres_profiles
+from migration_pipeline.adapters.firestore import FirestoreDocuments
+from migration_pipeline.adapters.postgres_profiles import PostgresProfiles
+from migration_pipeline.adapters.postgres_range import PostgresRangeLedger
+from migration_pipeline.adapters.s3 import S3Target
+from migration_pipeline.core import confirm, erase, migrate, rewrite, rollback, sweep
+from migration_pipeline.core.copy_file import Copier
+from migration_pipeline.core.errors import Fatal
+from migration_pipeline.core.model import KnownFile, Outcome, SourceFile
+from migration_pipeline.core.ports import KeyTaken
+from migration_pipeline.core.urls import UrlKind, UrlRules
+
+Mutation = Callable[[], Any]
+"""Gives a context in which the product is broken."""
+
+
+def no_row_locks() -> Any:
+    """Rows are read without a lock, and written back whole."""
+    rows, lock = postgres_profiles._rows, PostgresProfiles._lock  # noqa: SLF001 - broken from inside
+    nothing, stack = sql.SQL(""), ExitStack()
+    stack.enter_context(
+        patch.object(postgres_profiles, "_rows", lambda cursor, part, owners, _: rows(cursor, part, owners, nothing))
+    )
+    stack.enter_context(
+        patch.object(
+            PostgresProfiles, "_lock", lambda self, cursor, ids, fence, _: lock(self, cursor, ids, fence, nothing)
+        )
+    )
+    return stack
+
+
+def snapshot_written_back() -> Any:
+    """Values are replaced as they were when the range was read, not as they are."""
+    seen: dict[Any, Any] = {}
+    rows = postgres_profiles._rows  # noqa: SLF001 - broken from inside
+
+    def remembered(cursor: Any, part: Any, owners: Any, suffix: Any) -> Iterable[Any]:
+        for row in rows(cursor, part, owners, suffix):
+            key = (str(part.name), row[1])
+            if not suffix.as_string(None):
+                seen[key] = row
+            yield seen.get(key, row)
+
+    return patch.object(postgres_profiles, "_rows", remembered)
+
+
+def no_precondition() -> Any:
+    """Documents are written whatever they have become."""
+
+    def commit(_: Any, changes: Sequence[Any]) -> bool:
+        for snapshot, fields in changes:
+            snapshot.reference.update(fields)
+        return True
+
+    return patch.object(FirestoreDocuments, "_commit", commit)
+
+
+def flag_before_firebase() -> Any:
+    """The flag is set by the database alone."""
+    original = confirm.confirm
+
+    def early(bounds: Any, **given: Any) -> Any:
+        class Nothing:
+            def read(self, _: Any) -> Mapping[Any, Any]:
+                return {}
+
+        return original(bounds, **{**given, "documents": Nothing()})
+
+    return patch.object(migrate, "confirm", early)
+
+
+def flag_without_another_look() -> Any:
+    """The row is not looked at again under its lock before it is flagged."""
+    original = PostgresProfiles.set_flags
+
+    def unasked(self: Any, ids: Any, unmoved: Any, fence: Any) -> Any:
+        unmoved("")
+        return original(self, ids, lambda _: False, fence)
+
+    return patch.object(PostgresProfiles, "set_flags", unasked)
+
+
+def rewrite_before_copy() -> Any:
+    """References are re-pointed as soon as a file is known."""
+
+    def moved(known: Mapping[SourceFile, KnownFile], urls: UrlRules) -> Callable[[str], str | None]:
+        def replace(text: str) -> str | None:
+            found = urls.classify(text)
+            ours = found is not None and found.kind is UrlKind.SOURCE and found.file in known
+            return urls.target_url(found.file) if ours and found is not None and found.file is not None else None
+
+        return replace
+
+    return patch.object(rewrite, "moved", moved)
+
+
+def objects_replaced() -> Any:
+    """What is under the key is written over."""
+    create = S3Target.create
+
+    async def over(self: Any, key: str, body: bytes, md5: bytes, headers: Any, **_: Any) -> Any:
+        try:
+            return await create(self, key, body, md5, headers)
+        except KeyTaken:
+            there = await self.describe(key)
+            return await create(self, key, body, md5, headers, replaces=there.etag)
+
+    return patch.object(S3Target, "create", over)
+
+
+def missing_files_blanked() -> Any:
+    """A reference to a file that is not found is taken away."""
+    original = rewrite.moved
+
+    def moved(known: Mapping[SourceFile, KnownFile], urls: UrlRules) -> Callable[[str], str | None]:
+        replace = original(known, urls)
+
+        def blank(text: str) -> str | None:
+            found = urls.classify(text)
+            state = known.get(found.file) if found is not None and found.file is not None else None
+            gone = state is not None and state.outcome is Outcome.SOURCE_MISSING
+            return "" if gone else replace(text)
+
+        return blank
+
+    return patch.object(rewrite, "moved", moved)
+
+
+def one_bad_file_stops_all() -> Any:
+    """A file that fails ends the run."""
+    copy = Copier.copy
+
+    async def strict(self: Any, wanted: Any) -> Any:
+        result = await copy(self, wanted)
+        if not result.outcome.verified:
+            raise Fatal("a file failed", setting="none")
+        return result
+
+    return patch.object(Copier, "copy", strict)
+
+
+def nothing_recorded() -> Any:
+    """Outcomes are forgotten: every run copies again."""
+    return patch.object(PostgresRangeLedger, "known", lambda _: {})
+
+
+def no_sweep() -> Any:
+    """What came late is not looked for."""
+    return patch.object(sweep, "_outdated", lambda *_: [])
+
+
+def erased_while_referred_to() -> Any:
+    """Copies are erased by the ledger's word alone, which is as old as the last run."""
+    return patch.object(erase, "referred_to", lambda *_: set())
+
+
+def nothing_erased() -> Any:
+    """Nobody notes what is not held any more."""
+    return patch.object(PostgresRangeLedger, "note_held", lambda *_: 0)
+
+
+def rollback_by_half() -> Any:
+    """The way back is taken in the database alone."""
+
+    def rewrite_nothing(*_: Any) -> Any:
+        return rollback.Rewritten()
+
+    original = rollback.roll_back_range
+
+    def half(key: str, stores: Any, **given: Any) -> Any:
+        with patch.object(FirestoreDocuments, "rewrite", rewrite_nothing):
+            return original(key, stores, **given)
+
+    from migration_pipeline_tests.soak import schedules  # noqa: PLC0415 - it knows this module
+
+    return patch.object(schedules, "roll_back_range", half)
+
+
+def flag_kept_on_the_way_back() -> Any:
+    """A rollback leaves the flags as they are."""
+    return patch.object(rollback, "_clear_flags", lambda *_: None)
+
+
+MUTATIONS: Mapping[Mutation, set[int]] = {
+    no_row_locks: {3},
+    snapshot_written_back: {3},
+    no_precondition: {3},
+    flag_before_firebase: {5},
+    flag_without_another_look: {5},
+    rewrite_before_copy: {1},
+    objects_replaced: {4},
+    missing_files_blanked: {1, 2, 3, 7},
+    one_bad_file_stops_all: {7},
+    nothing_recorded: {5, 6, 7},
+    no_sweep: {2, 7},
+    erased_while_referred_to: {1},
+    nothing_erased: {0},
+    rollback_by_half: {10},
+    flag_kept_on_the_way_back: {5, 10},
+}
+"""Each, and the promises of which one must be seen broken."""

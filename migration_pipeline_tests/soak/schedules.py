@@ -1,0 +1,282 @@
+"""One schedule: users act, the migration's stages run and are cut off, in an order that a seed draws."""
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+import google.cloud.firestore
+import psycopg
+from azure.storage.blob import ContainerClient
+from google.auth.credentials import AnonymousCredentials
+
+from migration_pipeline.adapters.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.postgres_profiles import PostgresProfiles
+from migration_pipeline.core.copy_file import CopyLimits
+from migration_pipeline.core.erase import erase
+from migration_pipeline.core.migrate import Stores, migrate_range
+from migration_pipeline.core.model import ProfileRange
+from migration_pipeline.core.rollback import roll_back_range
+from migration_pipeline.core.sweep import Swept, sweep_files, sweep_profiles
+from migration_pipeline.sandbox import Sandbox
+from migration_pipeline.settings import Settings, load
+from migration_pipeline.stores import open_stores
+from migration_pipeline_tests.scenarios.watched import Cut, Watch
+from migration_pipeline_tests.soak.oracle import (
+    Broken,
+    after_erasing,
+    after_rollback,
+    at_any_moment,
+    when_all_is_done,
+)
+from migration_pipeline_tests.soak.simulated_app import SCHEMA, App, Servers, Waits, s3_client
+
+LIMITS = CopyLimits(in_flight=2, max_attempts=1, read_back="never")
+FIREBASE_IS_READ = {"set_flags", "inside set_flags"}
+
+
+@dataclass(slots=True)
+class Told:
+    """What came of schedules."""
+
+    schedules: int = 0
+    edits: int = 0
+    crashes: int = 0
+    waited: int = 0
+    lost: int = 0
+    broken: list[Broken] = field(default_factory=list)
+
+    def line(self) -> str:
+        return f"schedules {self.schedules}, promises broken {len(self.broken)}, edits {self.edits}, lost {self.lost}"
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Stores that all schedules share, each with ids of its own."""
+
+    servers: Servers
+    stores: Stores
+    ledger: PostgresLedger
+    profiles: PostgresProfiles
+    settings: Settings
+
+
+@contextmanager
+def open_world(sandbox: Sandbox) -> Iterator[World]:
+    """A database, a container, a bucket and documents."""
+    name = f"soak{uuid4().hex[:8]}"
+    with ExitStack() as stack:
+        url = sandbox.create_database(name)
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(SCHEMA)
+        key = sandbox.environment["AZURE_STORAGE_KEY"]
+        container = stack.enter_context(ContainerClient(sandbox.azure_account_url, name, credential=key))
+        container.create_container(public_access="blob")
+        s3 = s3_client(sandbox.s3_endpoint_url)
+        stack.callback(s3.close)
+        s3.create_bucket(Bucket=name)
+        policy = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{name}/*"}
+        s3.put_bucket_policy(Bucket=name, Policy=json.dumps({"Version": "2012-10-17", "Statement": [policy]}))
+        firestore = google.cloud.firestore.Client(name, credentials=AnonymousCredentials())
+        stack.callback(firestore.close)
+        base = f"{sandbox.s3_endpoint_url}/{name}"
+        settings = load({**sandbox.environment, **variables(sandbox, name, url)})
+        stores = stack.enter_context(open_stores(settings))
+        servers = Servers(url, container, s3, name, base, firestore)
+        yield World(servers, stores, stores.ledger, stores.profiles, settings)  # type: ignore[arg-type] # what open_stores opens
+
+
+def variables(sandbox: Sandbox, name: str, url: str) -> dict[str, str]:
+    """The migration's settings."""
+    return {
+        "DATABASE_URL": url,
+        "MIGRATION_CONFIG": "/dev/null",
+        "MIGRATION_SOURCE__ACCOUNT_URL": sandbox.azure_account_url,
+        "MIGRATION_SOURCE__CONTAINERS": json.dumps([name]),
+        "MIGRATION_TARGET__BUCKET": name,
+        "MIGRATION_TARGET__REGION": "us-east-1",
+        "MIGRATION_TARGET__ENDPOINT_URL": sandbox.s3_endpoint_url,
+        "MIGRATION_TARGET__PUBLIC_BASE_URL": f"{sandbox.s3_endpoint_url}/{name}",
+        "MIGRATION_DATABASE__PROFILES": json.dumps(
+            {"columns": ["photos", "raw", "cover", "extra"], "deleted_at": "deleted_at"}
+        ),
+        "MIGRATION_DATABASE__RELATED": json.dumps(
+            [{"table": "verifications", "profile_id": "profile_id", "columns": ["photo_url"]}]
+        ),
+        "MIGRATION_FIREBASE__KIND": "firestore",
+        "MIGRATION_FIREBASE__PROJECT_ID": name,
+    }
+
+
+class Disturbed(Watch):
+    """Stores during one run: before each operation, and inside transactions, users may act or the process may end."""
+
+    def __init__(self, app: App, told: Told, rng: random.Random, *, cut_at: int) -> None:
+        super().__init__()
+        self._app, self._told, self._rng, self._cut_at = app, told, rng, cut_at
+
+    def stores(self, stores: Stores) -> Stores:
+        watched = super().stores(stores)
+        return replace(
+            watched,
+            profiles=_Inside(watched.profiles, self._step),  # type: ignore[arg-type] # stands for the port
+            documents=_Inside(watched.documents, self._step),  # type: ignore[arg-type] # as above
+        )
+
+    def _step(self, name: str) -> None:
+        self.seen.append(name)
+        if len(self.seen) == self._cut_at:
+            self._told.crashes += 1
+            raise Cut
+        # Few moments are as short as that before the flag is set, and few matter as much.
+        if self._rng.random() < (0.6 if name in FIREBASE_IS_READ else 0.2):
+            self._app.firebase_is_read = name in FIREBASE_IS_READ
+            try:
+                self._app.act()
+            except Waits:
+                self._told.waited += 1
+            self._app.firebase_is_read = False
+
+
+class _Inside:
+    """A site whose callbacks, called between its reading and its writing, are moments too."""
+
+    def __init__(self, site: Any, step: Callable[[str], None]) -> None:
+        self._site, self._step = site, step
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._site, name)
+
+    def rewrite(self, ids: Any, replace_for: Callable[[Any], Any], fence: Any) -> Any:
+        def hooked(id_: Any) -> Any:
+            replacing = replace_for(id_)
+
+            def look(text: str) -> str | None:
+                self._step("inside rewrite")
+                new: str | None = replacing(text)
+                return new
+
+            return look
+
+        return self._site.rewrite(ids, hooked, fence)
+
+    def set_flags(self, ids: Any, unmoved: Callable[[str], bool], fence: Any) -> Any:
+        def hooked(text: str) -> bool:
+            self._step("inside set_flags")
+            return unmoved(text)
+
+        return self._site.set_flags(ids, hooked, fence)
+
+
+def run_schedule(world: World, seed: int, told: Told) -> None:
+    """Create users, disturb some runs, then let everything come to rest, and judge."""
+    rng = random.Random(seed)
+    first = 10 * (len(world.ledger.ranges()) + 1)
+    app = App(world.servers, first, rng)
+    try:
+        app.create()
+        key = f"{first:010}-{first + 2:010}"
+        ranges = world.ledger.ranges()
+        world.ledger.add_ranges([ProfileRange(key, len(ranges) + 1, ranges[-1].last if ranges else None, first + 2, 3)])
+        _Schedule(world, app, key, rng, told).run()
+        told.schedules += 1
+        told.edits += app.edits
+    finally:
+        app.close()
+
+
+class _Schedule:
+    def __init__(self, world: World, app: App, key: str, rng: random.Random, told: Told) -> None:
+        self._world, self._app, self._key, self._rng, self._told = world, app, key, rng, told
+
+    def run(self) -> None:
+        if not self._disturbed():
+            return
+        self._come_to_rest()
+        if not self._judge(when_all_is_done):
+            return
+        self._judge_again()
+        if self._rng.random() < 0.3 and self._judge_erasing():
+            self._there_and_back()
+
+    def _disturbed(self) -> bool:
+        stages: dict[Callable[[Stores], object], float] = {
+            partial(migrate_range, self._key, limits=LIMITS): 7,
+            self._sweep: 1,
+            self._sweep_files: 1,
+            self._erase: 1,
+            partial(roll_back_range, self._key): 1,
+        }
+        for _ in range(self._rng.randint(2, 4)):
+            (stage,) = self._rng.choices(list(stages), list(stages.values()))
+            cut_at = self._rng.randint(1, 60) if self._rng.random() < 0.6 else 0
+            watch = Disturbed(self._app, self._told, self._rng, cut_at=cut_at)
+            _until_cut(partial(stage, watch.stores(self._world.stores)))
+            if not self._judge(at_any_moment):
+                return False
+        return True
+
+    def _come_to_rest(self) -> None:
+        """Clients finish what they began; old ones are gone. Then runs, until nothing came late any more."""
+        for act in self._app.pending:
+            act()
+        self._app.pending.clear()
+        self._app.forget()
+        stores = self._world.stores
+        migrate_range(self._key, stores, LIMITS)
+        self._sweep(stores)
+        self._sweep_files(stores)
+        if self._world.ledger.requested():
+            migrate_range(self._key, stores, LIMITS)
+
+    def _judge_again(self) -> None:
+        """Another run does nothing at all."""
+        before = self._app.stamp()
+        report = migrate_range(self._key, self._world.stores, LIMITS)
+        if self._app.stamp() != before or report.transferred.copied:
+            self._tell([Broken(6, f"another run copied {report.transferred.copied} files, or wrote")])
+
+    def _judge_erasing(self) -> bool:
+        erase(self._world.stores, seconds=0)
+        return self._judge(after_erasing) and self._judge(when_all_is_done)
+
+    def _there_and_back(self) -> None:
+        if self._app.missing:  # what is gone at the source cannot go back there
+            return
+        roll_back_range(self._key, self._world.stores)
+        if self._judge(after_rollback):
+            migrate_range(self._key, self._world.stores, LIMITS)
+            self._judge(when_all_is_done)
+
+    def _sweep(self, stores: Stores) -> None:
+        ids = [user.id_ for user in self._app.users]
+        sweep_profiles([stores.profiles.find(ids)], stores)
+        for user in self._app.users:
+            user.late = user.late and self._app.flag(user)
+
+    def _sweep_files(self, stores: Stores) -> None:
+        sweep_files([self._key], stores, Swept())
+
+    def _erase(self, stores: Stores) -> None:
+        # In life a day passes before copies go, and no client remembers that long.
+        self._app.forget()
+        erase(stores, seconds=0)
+
+    def _judge(self, judge: Callable[[App], Iterator[Broken]]) -> bool:
+        return self._tell(list(judge(self._app)))
+
+    def _tell(self, broken: list[Broken]) -> bool:
+        self._told.broken += broken
+        self._told.lost += sum(item.promise == 3 for item in broken)
+        return not broken
+
+
+def _until_cut(run: Callable[[], object]) -> None:
+    try:
+        run()
+    except* Cut:
+        pass
