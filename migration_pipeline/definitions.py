@@ -6,10 +6,34 @@ from migration_pipeline.defs.migrated import migrate_job, migrated_range
 from migration_pipeline.defs.ranges import profile_ranges
 from migration_pipeline.defs.report import dead_letters, migration_report
 from migration_pipeline.defs.resources import Migration
+from migration_pipeline.defs.upkeep import (
+    audit_job,
+    audited_references,
+    erase_job,
+    erase_schedule,
+    erased_copies,
+    full_sweep,
+    late_references,
+    requested_ranges,
+    rollback_job,
+    sweep_job,
+    sweep_schedule,
+)
 
 defs = dg.Definitions(
-    assets=[profile_ranges, migrated_range, dead_letters, migration_report],
-    jobs=[migrate_job],
+    assets=[
+        profile_ranges,
+        migrated_range,
+        dead_letters,
+        migration_report,
+        late_references,
+        full_sweep,
+        erased_copies,
+        audited_references,
+    ],
+    jobs=[migrate_job, sweep_job, erase_job, audit_job, rollback_job],
+    schedules=[sweep_schedule, erase_schedule],
+    sensors=[requested_ranges],
     resources={"migration": Migration()},
     # One process a run, at a quarter of the multiprocess default's CPU. It stands here and not on the job, because
     # backfills launched from the asset pages do not go through the job.

@@ -1,16 +1,17 @@
 """The ledger: Postgres schema `migration`. Holds names, outcomes and digests; never a query string or a secret."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any, NamedTuple, cast
 
+import psycopg
 from psycopg import errors, sql
 from psycopg.types.json import Jsonb
 
 from migration_pipeline.adapters.ledger_schema import bring_up_to_date, is_there
 from migration_pipeline.adapters.postgres import connect, translated
-from migration_pipeline.adapters.postgres_range import PostgresRangeLedger, known_file
+from migration_pipeline.adapters.postgres_range import KNOWN, PostgresRangeLedger, known_file
 from migration_pipeline.core.errors import Fatal, RangeBusy
 from migration_pipeline.core.model import KnownFile, Outcome, ProfileId, ProfileRange, SourceFile
 from migration_pipeline.core.ports import Dropped, Erased
@@ -143,7 +144,12 @@ class PostgresLedger:
                     " requested_why = NULL WHERE range_id = %s",
                     [bounds.ordinal],
                 )
-            yield bounds, PostgresRangeLedger(self._connection, self._schema, bounds, epoch)
+            try:
+                yield bounds, PostgresRangeLedger(self._connection, self._schema, bounds, epoch)
+            finally:
+                # Closing alone gives the lock back a moment later, and the next in turn would find the range busy.
+                with suppress(psycopg.Error):
+                    lock.execute("SELECT pg_advisory_unlock_all()")
 
     def request(self, range_keys: Sequence[str], why: str) -> None:
         """Ask for a run of these ranges; a run that begins later fulfils it."""
@@ -164,8 +170,7 @@ class PostgresLedger:
     def find(self, files: Sequence[SourceFile]) -> Mapping[SourceFile, KnownFile]:
         """Those of the files that any range knows."""
         rows = self._query(
-            "SELECT container, blob, CASE WHEN NOT erasing THEN outcome END, waived_at IS NOT NULL,"
-            " replaces IS NOT NULL, size_bytes, md5, etag, source_etag FROM {s}.files WHERE file_id = ANY(%s)",
+            f"SELECT container, blob, {KNOWN} FROM {{s}}.files WHERE file_id = ANY(%s)",  # noqa: S608 - of a constant
             [[file.file_id for file in files]],
         )
         return {SourceFile(*row[:2]): known_file(*row[2:]) for row in rows}

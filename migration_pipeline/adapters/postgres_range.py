@@ -29,6 +29,14 @@ _Cursor = psycopg.Cursor[tuple[Any, ...]]
 
 VERIFIED = [outcome.value for outcome in Outcome if outcome.verified]
 _MESSAGE_CHARACTERS = 500
+_NOT_OURS = "the source has newer bytes than the object in S3, which is not proven to be ours to replace"
+
+KNOWN = (
+    "CASE WHEN NOT erasing THEN outcome END, waived_at IS NOT NULL,"
+    " etag IS NOT NULL AND coalesce(outcome NOT IN ('copied', 'already_there'), true),"
+    " size_bytes, md5, etag, source_etag"
+)
+"""What `known_file` is made of."""
 
 
 class PostgresRangeLedger:
@@ -134,8 +142,7 @@ class PostgresRangeLedger:
 
     def known(self) -> Mapping[SourceFile, KnownFile]:
         rows = self._fetch(
-            "SELECT container, blob, CASE WHEN NOT erasing THEN outcome END, waived_at IS NOT NULL,"
-            " replaces IS NOT NULL, size_bytes, md5, etag, source_etag FROM {s}.files WHERE file_id IN"
+            f"SELECT container, blob, {KNOWN} FROM {{s}}.files WHERE file_id IN"  # noqa: S608 - of a constant
             " (SELECT file_id FROM {s}.wanted WHERE range_id = %(range)s)"
         )
         return {SourceFile(*row[:2]): known_file(*row[2:]) for row in rows}
@@ -202,8 +209,12 @@ class PostgresRangeLedger:
     def outdate(self, files: Sequence[SourceFile]) -> None:
         def work(cursor: _Cursor) -> None:
             cursor.execute(
-                self._sql("UPDATE {s}.files SET replaces = etag, outcome = NULL WHERE file_id = ANY(%s) AND ours"),
-                [[file.file_id for file in files]],
+                self._sql(
+                    "UPDATE {s}.files SET replaces = CASE WHEN ours THEN etag END,"
+                    " outcome = CASE WHEN NOT ours THEN %s END, message = CASE WHEN NOT ours THEN %s ELSE '' END"
+                    " WHERE file_id = ANY(%s)"
+                ),
+                [Outcome.TARGET_CONFLICT.value, _NOT_OURS, [file.file_id for file in files]],
             )
 
         self._write(work)

@@ -62,7 +62,8 @@ def choose(settings: Settings, named: Sequence[str], *, also_done: bool) -> Chos
             setting="RANGE",
             remedy="`migration-pipeline status --json` lists what is left.",
         )
-    keys = [s.key for s in states if (s.key in named if named else also_done or not is_done(s))]
+    # What was rolled back stays so until somebody names it.
+    keys = [s.key for s in states if (s.key in named if named else also_done or not (is_done(s) or s.rolled_back))]
     return Chosen(keys, len(states))
 
 

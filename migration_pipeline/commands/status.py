@@ -22,6 +22,7 @@ class Status:
     done: int = 0
     incomplete: int = 0
     working: int = 0
+    rolled_back: int = 0
     profiles: int = 0
     migrated: int = 0
     nothing_to_move: int = 0
@@ -47,6 +48,7 @@ class Status:
                 "done": self.done,
                 "incomplete": self.incomplete,
                 "working": self.working,
+                "rolled_back": self.rolled_back,
                 "left": self.left,
             },
             "profiles": {
@@ -71,8 +73,8 @@ def status(ledger: PostgresLedger, keys: set[str] | None = None) -> Status:
 
 
 def is_done(state: RangeState) -> bool:
-    """Whether the range's newest run ended with nobody waiting."""
-    return not state.running and state.report is not None and state.report["waiting"] == 0
+    """Whether the range's newest run ended with nobody waiting, and was not undone."""
+    return not state.running and not state.rolled_back and state.report is not None and state.report["waiting"] == 0
 
 
 def _add(total: Status, state: RangeState) -> None:
@@ -82,6 +84,7 @@ def _add(total: Status, state: RangeState) -> None:
     total.copied += state.copied
     total.bytes += state.bytes
     total.working += state.running
+    total.rolled_back += state.rolled_back
     total.done += is_done(state)
     total.incomplete += not state.running and bool(report.get("waiting"))
     if not is_done(state):

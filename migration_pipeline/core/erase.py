@@ -88,9 +88,9 @@ def _erase(dropped: Sequence[Dropped], stores: Stores, done: Erasure) -> None:
 
     removed = stores.run(remove()) if items else {}
     # Cut off before this, the copies are marked, nobody relies on them, and the next erasing comes by here again.
-    stores.ledger.erased(
-        [Erased(item, stores.urls.unchecked_key_of(item.file), removed[item.file] or 0) for item in to_go]
-    )
+    gone = {file: count for file, count in removed.items() if count is not None}
+    stores.ledger.erased([Erased(items[f], stores.urls.unchecked_key_of(f), count) for f, count in gone.items()])
+    stores.ledger.spare(sorted(removed.keys() - gone.keys()))
     done.files += sum(bool(count) for count in removed.values())
     done.objects += sum(count or 0 for count in removed.values())
     done.unproven += [str(file) for file, count in removed.items() if count is None]

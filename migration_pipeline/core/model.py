@@ -162,7 +162,7 @@ class KnownFile(NamedTuple):
     Attributes:
         outcome: `None` where it was not tried yet.
         waived: an operator let its profiles go on without it.
-        outdated: our copy in S3 is of older bytes than the source has now; to be copied again.
+        outdated: what references point at in S3 was verified once, and has older bytes than the source by now.
         evidence: of the copy, where there is one.
     """
 

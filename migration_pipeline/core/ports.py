@@ -255,7 +255,7 @@ class RangeLedger(Protocol):
         """Those of the files that some other range's profiles held when it was last confirmed."""
 
     def outdate(self, files: Sequence[SourceFile]) -> None:
-        """Have these copied again: the source holds newer bytes. Copies that are not ours are left."""
+        """Have these copied again: the source has newer bytes. Copies not proven ours end as target_conflict."""
 
     def finish(self, report: Mapping[str, object], *, rolled_back: bool = False) -> None:
         """Keep the range's counters for status and report."""

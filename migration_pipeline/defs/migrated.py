@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from migration_pipeline.core.errors import Fatal, RangeBusy
+from migration_pipeline.core.errors import Fatal, RangeBusy, RangeLost
 from migration_pipeline.core.migrate import RangeReport
 from migration_pipeline.defs import pages
 from migration_pipeline.defs.ranges import GROUP, profile_ranges, profile_ranges_partitions
@@ -84,7 +84,7 @@ def migrated_range(
     """Migrate the range, tell what became of each stage, and fail if a profile is left."""
     try:
         report = migration.migrate(context.partition_key, say=context.log.info)
-    except (Fatal, RangeBusy) as error:
+    except (Fatal, RangeBusy, RangeLost) as error:
         # Trying again by itself would meet the same refusal.
         raise dg.Failure(str(error), allow_retries=False) from None
     yield from _events(report, context.partition_key)

@@ -67,7 +67,12 @@ def file_copies(report: RangeReport) -> Metadata:
 
 def rewritten(done: Rewritten) -> Metadata:
     """Of either rewrite stage."""
-    return {"urls": done.urls, "profiles": done.profiles, "conflicts": done.conflicts}
+    return {
+        "urls": done.urls,
+        "profiles": done.profiles,
+        "conflicts": done.conflicts,
+        "longest_lock_milliseconds": round(1000 * done.longest_lock, 1),
+    }
 
 
 def migrated_profiles(report: RangeReport) -> Metadata:
@@ -79,6 +84,7 @@ def migrated_profiles(report: RangeReport) -> Metadata:
         "newly_migrated": done.newly_flagged,
         "unflagged": done.unflagged,
         "nothing_to_move": done.untouched,
+        "copies_dropped": done.dropped,
         "waiting": len(done.waiting),
         **table("waiting_profiles", ["profile", "why", "file"], rows),
     }

@@ -5,8 +5,13 @@ from contextlib import closing, contextmanager
 
 import dagster as dg
 
+from migration_pipeline import upkeep
 from migration_pipeline.adapters.postgres_ledger import PostgresLedger
+from migration_pipeline.core.audit import Audited
+from migration_pipeline.core.erase import Erasure
 from migration_pipeline.core.migrate import RangeReport, Say, migrate_range
+from migration_pipeline.core.rollback import RolledBack
+from migration_pipeline.core.sweep import Swept
 from migration_pipeline.planning import Planned, keep, plan
 from migration_pipeline.settings import load
 from migration_pipeline.stores import copy_limits, open_ledger, open_stores
@@ -30,6 +35,22 @@ class Migration(dg.ConfigurableResource):  # type: ignore[type-arg] # the resour
         planned = plan(settings)
         keep(planned, settings)
         return planned
+
+    def sweep(self, *, full: bool) -> Swept:
+        """Look for what came late; see `upkeep.sweep`."""
+        return upkeep.sweep(load(), full=full)
+
+    def erase(self) -> Erasure:
+        """Remove copies that nobody refers to."""
+        return upkeep.erase_dropped(load())
+
+    def audit(self, range_key: str) -> Audited:
+        """Look at every reference of a range again."""
+        return upkeep.audit(load(), range_key)
+
+    def roll_back(self, range_key: str) -> RolledBack:
+        """Re-point a range's references to the source."""
+        return upkeep.roll_back(load(), range_key)
 
     @contextmanager
     def ledger(self) -> Iterator[PostgresLedger]:

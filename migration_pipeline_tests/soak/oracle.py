@@ -46,11 +46,8 @@ def _place(app: App, user: User, place: str, found: list[tuple[str | None, str]]
 def when_all_is_done(app: App) -> Iterator[Broken]:
     """What must hold after runs that nobody disturbed."""
     yield from at_any_moment(app)
-    bad = (
-        app.missing
-        | _copied_unnoticed(app)
-        | {key.rpartition("/")[2].removesuffix(".jpg") for key in app.planted if "uploads/" not in key}
-    )
+    unproven = _copied_unnoticed(app)
+    bad = app.missing | {key.rpartition("/")[2].removesuffix(".jpg") for key in app.planted if "uploads/" not in key}
     for user in app.users:
         if user.gone:
             continue
@@ -60,12 +57,12 @@ def when_all_is_done(app: App) -> Iterator[Broken]:
             for uid, (_, url) in zip(user.places[place], found, strict=True)
         ]
         for uid, url in refs:
-            if url.startswith(app.servers.source_base) != (uid in bad):
+            if uid not in unproven and url.startswith(app.servers.source_base) != (uid in bad):
                 yield Broken(7, f"user {user.id_}: {url} should {'not ' if uid in bad else ''}have moved")
-            elif uid not in bad and app.fetch(url) != app.body(uid):
+            elif uid not in bad | unproven and app.fetch(url) != app.body(uid):
                 yield Broken(2, f"user {user.id_}: {url} is not the newest version of {uid}")
         moved = [uid for uid, _ in refs if uid in app.blobs]
-        if moved and app.flag(user) == bool(set(moved) & bad):
+        if moved and app.flag(user) == bool(set(moved) & (bad | unproven)):
             yield Broken(5, f"user {user.id_}: flagged is {app.flag(user)}, with {refs}")
     for uid, etag in app.blobs.items():
         if uid not in app.missing and app.source_etag(uid) != etag:
@@ -75,7 +72,7 @@ def when_all_is_done(app: App) -> Iterator[Broken]:
 def _copied_unnoticed(app: App) -> set[str]:
     """Photos of which a run, cut off before it could note it, made a copy, and that were written over before the next.
 
-    Nobody can prove whose that copy is, so it stays, and the photo is served by the source: an operator has to look.
+    Nobody can prove whose that copy is, so it stays; the profile waits, and an operator has to look.
     """
     return {
         uid

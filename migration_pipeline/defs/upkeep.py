@@ -1,0 +1,200 @@
+"""What looks after a migration: sweeps for what came late, erasing, audits, and the way back."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from migration_pipeline.core.audit import Audited
+from migration_pipeline.core.errors import Fatal, RangeBusy
+from migration_pipeline.core.findings import Finding
+from migration_pipeline.core.sweep import Swept
+from migration_pipeline.defs import pages
+from migration_pipeline.defs.migrated import migrate_job
+from migration_pipeline.defs.ranges import GROUP, profile_ranges_partitions
+from migration_pipeline.defs.resources import Migration
+
+
+@dg.asset(
+    group_name=GROUP,
+    deps=["migrated_profiles"],
+    kinds={"postgres", "firebase"},
+    tags={"stage": "sweep"},
+    description=(
+        "Profiles flagged as migrated that hold a URL of the source again: an old client wrote it back. Their flag is "
+        "cleared and their range asked to run again, which the sensor requested_ranges does."
+    ),
+)
+def late_references(migration: Migration) -> dg.MaterializeResult[None]:
+    """Sweep the profiles written since the last sweep."""
+    return dg.MaterializeResult(metadata=_swept(migration.sweep(full=False)))
+
+
+@dg.asset(
+    group_name=GROUP,
+    deps=["migrated_profiles"],
+    kinds={"postgres", "firebase", "azure"},
+    tags={"stage": "sweep"},
+    description=(
+        "The same for all profiles, and every copied file compared with the source: newer bytes there are copied "
+        "again. To be run before the source is given up."
+    ),
+)
+def full_sweep(migration: Migration) -> dg.MaterializeResult[None]:
+    """Sweep everything."""
+    return dg.MaterializeResult(metadata=_swept(migration.sweep(full=True)))
+
+
+def _swept(swept: Swept) -> pages.Metadata:
+    return {
+        "flagged_profiles": swept.looked_at,
+        "late_profiles": swept.late,
+        "files": swept.files,
+        "newer_at_source": swept.outdated,
+        "ranges_requested": len(swept.ranges),
+        "ranges_busy": len(swept.busy),
+        **pages.table("examples", ["profile"], [[str(id_)] for id_ in swept.examples]),
+    }
+
+
+@dg.asset(
+    group_name=GROUP,
+    deps=["migrated_profiles"],
+    kinds={"s3"},
+    tags={"stage": "erase"},
+    description=(
+        "Copies that this migration made and that nobody refers to any more, for a photo or a profile was deleted: "
+        "removed from S3, in all versions, some time after the last reference went. Each is recorded in the ledger."
+    ),
+)
+def erased_copies(migration: Migration) -> dg.MaterializeResult[None]:
+    """Remove what nobody refers to."""
+    done = migration.erase()
+    return dg.MaterializeResult(
+        metadata={
+            "files": done.files,
+            "objects": done.objects,
+            "spared": done.spared,
+            "unproven": len(done.unproven),
+            "ranges_busy": len(done.busy),
+            **pages.table("unproven_files", ["file"], [[name] for name in done.unproven]),
+        }
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    deps=["migrated_profiles"],
+    kinds={"postgres", "firebase", "s3", "azure"},
+    tags={"stage": "audit"},
+    partitions_def=profile_ranges_partitions,
+    description=(
+        "Every reference of the range, looked at again with nothing but the stores' word. Red where a user would see "
+        "a broken file, or the flag is not true."
+    ),
+)
+def audited_references(context: dg.AssetExecutionContext, migration: Migration) -> dg.MaterializeResult[None]:
+    """Audit the range; fail on what a user would see."""
+    try:
+        audited = migration.audit(context.partition_key)
+    except (Fatal, RangeBusy) as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+    metadata = _audited(audited)
+    bad = {finding: n for finding, n in audited.findings.items() if finding.severity > 1 or finding is Finding.STALE}
+    if bad:
+        found = ", ".join(f"{n} {finding}" for finding, n in bad.items())
+        raise dg.Failure(f"{found}. docs/running.md says what to do.", metadata=metadata, allow_retries=False)
+    return dg.MaterializeResult(metadata=metadata)
+
+
+def _audited(audited: Audited) -> pages.Metadata:
+    rows = [
+        [finding, "" if example.profile_id is None else str(example.profile_id), example.shown]
+        for finding, examples in audited.examples.items()
+        for example in examples
+    ]
+    return {
+        "profiles": audited.profiles,
+        **{finding.value: audited.findings[finding] for finding in Finding},
+        **pages.table("examples", ["finding", "profile", "reference"], rows),
+    }
+
+
+@dg.op(tags={"stage": "rollback"}, description="Points the range's references at the source again.")
+def roll_back(context: dg.OpExecutionContext, migration: Migration) -> None:
+    """Roll the range back; fail if a reference could not go."""
+    try:
+        done = migration.roll_back(context.partition_key)
+    except (Fatal, RangeBusy) as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+    rows = [[str(item.profile_id), item.reason, str(item.file or "")] for item in done.left]
+    metadata = {
+        "profiles": done.profiles,
+        "urls_in_database": done.database.urls,
+        "urls_in_firebase": done.firebase.urls,
+        "stayed_in_s3": done.stayed,
+        "left": len(done.left),
+        **pages.table("left_profiles", ["profile", "why", "file"], rows),
+    }
+    # The partition of migrated_profiles stays green: Dagster cannot take a materialization back. What it says is said
+    # here, and by `status`.
+    context.log_event(
+        dg.AssetObservation(
+            "migrated_profiles", partition=context.partition_key, metadata={"rolled_back": True, **metadata}
+        )
+    )
+    context.add_output_metadata(metadata)
+    if not done.complete:
+        raise dg.Failure(
+            f"{len(done.left)} profiles hold references that could not go back.", metadata, allow_retries=False
+        )
+
+
+@dg.job(
+    name="rollback",
+    partitions_def=profile_ranges_partitions,
+    description="Points references of ranges at the source again. Launch a backfill over the partitions to go back.",
+)
+def rollback_job() -> None:
+    """One op."""
+    roll_back()
+
+
+audit_job = dg.define_asset_job(
+    "audit",
+    selection=dg.AssetSelection.assets("audited_references"),
+    description="Audits ranges. Launch a backfill over the partitions to look at.",
+)
+sweep_job = dg.define_asset_job("sweep", selection=dg.AssetSelection.assets("late_references"))
+erase_job = dg.define_asset_job("erase", selection=dg.AssetSelection.assets("erased_copies"))
+
+sweep_schedule = dg.ScheduleDefinition(
+    name="sweep_every_five_minutes",
+    job=sweep_job,
+    cron_schedule="*/5 * * * *",
+    description="Turn it on once the first profiles are migrated, and off when no old client is left.",
+)
+erase_schedule = dg.ScheduleDefinition(
+    name="erase_daily",
+    job=erase_job,
+    cron_schedule="17 3 * * *",
+    description="Turn it on so that what users delete goes from S3 as well.",
+)
+
+
+@dg.sensor(
+    job=migrate_job,
+    minimum_interval_seconds=30,
+    description="Runs the ranges again in which something came late. Turn it on together with the sweep.",
+)
+def requested_ranges(context: dg.SensorEvaluationContext, migration: Migration) -> Iterator[dg.RunRequest]:
+    """A run for each range that is asked for, once for each time that it is."""
+    known = set(context.instance.get_dynamic_partitions(str(profile_ranges_partitions.name)))
+    with migration.ledger() as ledger:
+        requested = ledger.requested()
+    for request in requested:
+        if request.range_key in known:
+            yield dg.RunRequest(
+                run_key=f"{request.range_key} {request.at.isoformat()}",
+                partition_key=request.range_key,
+                tags={"migration/why": request.why},
+            )

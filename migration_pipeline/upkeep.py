@@ -1,0 +1,98 @@
+"""Looking after a migration, for commands and assets alike: sweeping, erasing, auditing, rolling back."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from datetime import datetime, timedelta
+
+from migration_pipeline.adapters.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.postgres_profiles import PostgresProfiles
+from migration_pipeline.core.audit import Audited, audit_range
+from migration_pipeline.core.erase import Erasure, erase
+from migration_pipeline.core.model import Profile
+from migration_pipeline.core.ports import Dropped
+from migration_pipeline.core.rollback import RolledBack, roll_back_range
+from migration_pipeline.core.sweep import Swept, sweep_files, sweep_profiles
+from migration_pipeline.settings import Settings
+from migration_pipeline.stores import open_ledger, open_profiles, open_stores
+
+_BATCH = 200
+_OVERLAP = timedelta(minutes=10)
+"""A transaction that long may commit a time that a sweep has passed already."""
+_SINCE, _AFTER = "swept until", "swept up to"
+
+
+def sweep(settings: Settings, *, full: bool = False) -> Swept:
+    """Look for what came late, and ask for runs of the ranges concerned.
+
+    Args:
+        settings: the migration.
+        full: look at all flagged profiles, and compare all copied files with the source; else at profiles written since
+            the last sweep, where `updated_at` tells, or at the next `sweep.profiles_per_sweep` of them.
+    """
+    with (
+        open_stores(settings) as stores,
+        closing(open_profiles(settings)) as profiles,
+        closing(open_ledger(settings, create=True)) as ledger,
+    ):
+        if full:
+            swept = sweep_profiles(_all(profiles), stores)
+            sweep_files([item.key for item in ledger.ranges()], stores, swept)
+        elif settings.database.profiles.updated_at is not None:
+            began, since = ledger.now(), ledger.remembered(_SINCE)
+            if since is None:
+                swept = sweep_profiles(_all(profiles), stores)
+            else:
+                swept = sweep_profiles(profiles.flagged_since(datetime.fromisoformat(since) - _OVERLAP), stores)
+            ledger.remember(_SINCE, began.isoformat())
+        else:
+            swept = sweep_profiles(_next(profiles, ledger, settings.sweep.profiles_per_sweep), stores)
+        return swept
+
+
+def _all(profiles: PostgresProfiles) -> Iterator[Sequence[Profile]]:
+    after = None
+    while batch := profiles.flagged_after(after, _BATCH):
+        yield batch
+        after = batch[-1].profile_id
+
+
+def _next(profiles: PostgresProfiles, ledger: PostgresLedger, most: int) -> Iterator[Sequence[Profile]]:
+    """From where the last sweep ended; from the beginning after the last profile."""
+    after, seen = ledger.remembered(_AFTER), 0
+    while seen < most:
+        batch = profiles.flagged_after(after, min(_BATCH, most - seen))
+        after = batch[-1].profile_id if batch else None
+        yield batch
+        # Kept only once these were looked at.
+        ledger.remember(_AFTER, after)
+        seen += len(batch)
+        if not batch:
+            return
+
+
+def to_erase(settings: Settings) -> Sequence[Dropped]:
+    """Copies that would be looked at for erasing."""
+    with closing(open_ledger(settings)) as ledger:
+        return ledger.dropped(seconds=_grace(settings))
+
+
+def erase_dropped(settings: Settings) -> Erasure:
+    """Remove copies of ours that nobody refers to, after `erase.after_hours`."""
+    with open_stores(settings) as stores:
+        return erase(stores, seconds=_grace(settings))
+
+
+def _grace(settings: Settings) -> float:
+    return settings.erase.after_hours * 3600
+
+
+def audit(settings: Settings, range_key: str, *, read: bool = False) -> Audited:
+    """Look at every reference of a range again."""
+    with open_stores(settings) as stores:
+        return audit_range(range_key, stores, read=read)
+
+
+def roll_back(settings: Settings, range_key: str, *, without_queries: bool = False) -> RolledBack:
+    """Re-point a range's references to the source."""
+    with open_stores(settings) as stores:
+        return roll_back_range(range_key, stores, without_queries=without_queries)
