@@ -1,7 +1,7 @@
 """The command line: reads arguments, calls what does the work, prints what came of it.
 
 Exit codes: 0 for success only; 1 where something is left or unwell; 2 where settings, arguments or a whole store are
-refused and nothing was done.
+refused and nothing was done; 3 where an audit found what a user would see.
 """
 
 import json
@@ -21,6 +21,7 @@ from migration_pipeline.core.model import REMEDIES, Outcome
 
 P = ParamSpec("P")
 LEFT, REFUSED = 1, 2
+_SHOWN = 50
 
 _as_json = click.option("--json", "json_", is_flag=True, help="Print JSON instead of tables.")
 
@@ -124,14 +125,23 @@ def plan(apply_: bool, json_: bool) -> None:  # noqa: FBT001 - click's form
         with instance() as opened:
             planning.keep(planned, settings)
             register(opened, planned.keys)
+    rows, documents = planned.writes(planned.sampled.rows), planned.writes(planned.sampled.documents)
     if json_:
         _print_json({
             "ranges": len(planned.ranges), "new": [item.key for item in planned.new], "profiles": planned.profiles,
             "profiles_per_range": planned.profiles_a_range, "applied": apply_,
+            "rows_to_write": rows, "documents_to_write": documents,
         })  # fmt: skip
         return
     click.echo(f"{planned.profiles} profiles in {len(planned.ranges)} ranges of about {planned.profiles_a_range}.")
-    click.echo(f"By a sample, a profile holds {planned.references:.1f} references to the source.")
+    click.echo(f"By a sample, a profile holds {planned.sampled.per_profile:.1f} references to the source.")
+    click.echo(f"To be written: some {rows} profiles in the database, each once more for its flag.")
+    if documents:
+        pace = settings.firebase.writes_per_second
+        click.echo(
+            f"Some {documents} documents in Firebase, each of which may run a function of the app: {pace:g} a second "
+            f"(firebase.writes_per_second) take {documents / pace / 60:.0f} minutes."
+        )
     if planned.new:
         click.echo(f"New ranges: {len(planned.new)}, from {planned.new[0].key} to {planned.new[-1].key}.")
     if planned.new and not apply_:
@@ -212,11 +222,150 @@ def list_dead_letters(outcome: str | None, limit: int, json_: bool) -> None:  # 
         click.echo(f"{name}: {REMEDIES[name]}")
 
 
+@main.command()
+@click.option("--full", is_flag=True, help="All flagged profiles, and all copied files against the source.")
+@_as_json
+@_honest
+def sweep(full: bool, json_: bool) -> None:  # noqa: FBT001 - click's form
+    """Find what came late: clear flags that are not true any more, and ask for runs of those ranges."""
+    from migration_pipeline import upkeep  # noqa: PLC0415 - as above
+    from migration_pipeline.settings import load  # noqa: PLC0415 - as above
+
+    swept = upkeep.sweep(load(), full=full)
+    if json_:
+        _print_json({
+            "profiles": swept.looked_at, "late": swept.late, "files": swept.files, "newer": swept.outdated,
+            "ranges": sorted(swept.ranges), "busy": swept.busy,
+        })  # fmt: skip
+    else:
+        click.echo(f"{swept.looked_at} flagged profiles looked at, {swept.late} hold a reference to the source again.")
+        if full:
+            click.echo(f"{swept.files} copied files compared, the source has newer bytes of {swept.outdated}.")
+        if swept.busy:
+            click.echo(f"{len(swept.busy)} ranges are being worked on; their files were passed over.")
+        if swept.ranges:
+            click.echo(f"To run again: migration-pipeline migrate {' '.join(sorted(swept.ranges))}")
+    if swept.ranges or swept.busy:
+        sys.exit(LEFT)
+
+
+@main.command()
+@click.option("--apply", "apply_", is_flag=True, help="Remove them; without it, they are only listed.")
+@_as_json
+@_honest
+def erase(apply_: bool, json_: bool) -> None:  # noqa: FBT001 - click's form
+    """Remove copies of ours from S3 that nobody refers to any more, in all versions."""
+    from migration_pipeline import upkeep  # noqa: PLC0415 - as above
+    from migration_pipeline.settings import load  # noqa: PLC0415 - as above
+
+    settings = load()
+    if not apply_:
+        dropped = upkeep.to_erase(settings)
+        if json_:
+            _print_json([{"file": str(item.file), "profiles": list(item.profiles)} for item in dropped])
+            return
+        rows = [[_short(str(item.file)), ", ".join(map(str, item.profiles))] for item in dropped]
+        _print_table(["file", "once needed by"], rows)
+        click.echo(f"{len(dropped)} copies. Nothing was removed: `migration-pipeline erase --apply` does that.")
+        return
+    done = upkeep.erase_dropped(settings)
+    if json_:
+        _print_json({
+            "files": done.files, "objects": done.objects, "spared": done.spared, "unproven": done.unproven,
+            "busy": done.busy,
+        })  # fmt: skip
+    else:
+        click.echo(f"{done.files} copies removed ({done.objects} objects or versions); the ledger keeps the record.")
+        click.echo(f"{done.spared} spared: somebody refers to them after all.")
+        for name in done.unproven:
+            click.echo(f"left, for nobody can say whose it is: {_short(name)}")
+    if done.unproven or done.busy:
+        sys.exit(LEFT)
+
+
+@main.command()
+@click.argument("ranges", nargs=-1)
+@click.option("--read", is_flag=True, help="Read every object and digest it; else S3's word is taken.")
+@_as_json
+@_honest
+def audit(ranges: tuple[str, ...], read: bool, json_: bool) -> None:  # noqa: FBT001 - click's form
+    """Look at every reference of the named RANGES, or of all, again; exit with the worst finding's severity."""
+    from migration_pipeline import upkeep  # noqa: PLC0415 - as above
+    from migration_pipeline.commands.migrate import choose  # noqa: PLC0415 - as above
+    from migration_pipeline.core.findings import Finding  # noqa: PLC0415 - as above
+    from migration_pipeline.settings import load  # noqa: PLC0415 - as above
+
+    settings = load()
+    found = [upkeep.audit(settings, key, read=read) for key in choose(settings, ranges, also_done=True).keys]
+    totals = {finding: sum(item.findings[finding] for item in found) for finding in Finding}
+    if json_:
+        _print_json({
+            "findings": totals,
+            "examples": [
+                {"range": item.key, "finding": finding, **example._asdict()}
+                for item in found for finding, examples in item.examples.items() for example in examples
+            ],
+        })  # fmt: skip
+    else:
+        _print_table(["finding", "references"], [[name, str(count)] for name, count in totals.items() if count])
+        rows = [
+            [finding, "" if example.profile_id is None else str(example.profile_id), _short(example.shown), item.key]
+            for item in found
+            for finding, examples in item.examples.items()
+            for example in examples
+            if finding.severity
+        ]
+        if rows:
+            _print_table(["finding", "profile", "reference", "range"], rows[:_SHOWN])
+    sys.exit(max((item.severity for item in found), default=0))
+
+
+@main.command()
+@click.argument("ranges", nargs=-1)
+@click.option("--all", "all_", is_flag=True, help="Every planned range.")
+@click.option("--apply", "apply_", is_flag=True, help="Do it; without it, nothing is written.")
+@click.option("--without-queries", is_flag=True, help="Also URLs that had a query string, which is not kept.")
+@_as_json
+@_honest
+def rollback(ranges: tuple[str, ...], all_: bool, apply_: bool, without_queries: bool, json_: bool) -> None:  # noqa: FBT001 - click's form
+    """Point references of the named RANGES, or of --all, at the source again."""
+    from migration_pipeline import upkeep  # noqa: PLC0415 - as above
+    from migration_pipeline.commands.migrate import choose  # noqa: PLC0415 - as above
+    from migration_pipeline.settings import load  # noqa: PLC0415 - as above
+
+    if not ranges and not all_:
+        raise Fatal("names no range.", setting="RANGES", remedy="Name ranges, or give --all.")
+    settings = load()
+    keys = choose(settings, ranges, also_done=True).keys
+    if not apply_:
+        click.echo(f"References of {len(keys)} ranges would point at the source again, where it still has the file")
+        click.echo("unchanged; flags would be cleared. Copies stay in S3. Nothing was written: add --apply.")
+        return
+    done = [upkeep.roll_back(settings, key, without_queries=without_queries) for key in keys]
+    left = [(item.key, waiting) for item in done for waiting in item.left]
+    if json_:
+        _print_json({
+            "ranges": len(done), "urls_in_database": sum(i.database.urls for i in done),
+            "urls_in_firebase": sum(i.firebase.urls for i in done), "stayed_in_s3": sum(i.stayed for i in done),
+            "left": [{"range": key, **w._asdict(), "file": str(w.file)} for key, w in left],
+        })  # fmt: skip
+    else:
+        urls = sum(item.database.urls for item in done), sum(item.firebase.urls for item in done)
+        click.echo(f"{urls[0]} URLs in the database and {urls[1]} in Firebase point at the source again.")
+        click.echo(f"{sum(item.stayed for item in done)} references stay: the app uploaded those files to S3 itself.")
+        if left:
+            rows = [[str(w.profile_id), w.reason, _short(str(w.file)), key] for key, w in left[:_SHOWN]]
+            _print_table(["profile", "why it is left", "file", "range"], rows)
+    if left:
+        sys.exit(LEFT)
+
+
 def _print_status(state: Any) -> None:  # noqa: ANN401 - commands.status.Status, imported late
     rows = [
         [
             "ranges",
-            f"{state.done} of {state.ranges} done, {state.incomplete} with profiles left, {state.working} working",
+            f"{state.done} of {state.ranges} done, {state.incomplete} with profiles left, {state.working} working"
+            + (f", {state.rolled_back} rolled back" if state.rolled_back else ""),
         ],
         [
             "profiles",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from migration_pipeline.core.errors import Fatal
 from migration_pipeline.core.model import ProfileId, ProfileRange
-from migration_pipeline.core.ports import ProfileIndex
+from migration_pipeline.core.ports import DocumentStore, ProfileIndex
 from migration_pipeline.core.urls import UrlKind, UrlRules
 
 SAMPLE = 500
@@ -31,10 +31,14 @@ class Sampled:
     Attributes:
         profiles: looked at, deleted ones aside.
         references: URLs of the source that they hold.
+        rows: of them, profiles that hold one.
+        documents: of them, profiles whose document holds one.
     """
 
     profiles: int
     references: int
+    rows: int
+    documents: int
 
     @property
     def per_profile(self) -> float:
@@ -42,15 +46,19 @@ class Sampled:
         return self.references / self.profiles if self.profiles else 0.0
 
 
-def sample(index: ProfileIndex, urls: UrlRules) -> Sampled:
+def sample(index: ProfileIndex, documents: DocumentStore, urls: UrlRules) -> Sampled:
     """Look at some profiles spread over the table."""
+
+    def at_source(strings: Sequence[str]) -> int:
+        references = (urls.classify(text) for text in strings)
+        return sum(reference is not None and reference.kind is UrlKind.SOURCE for reference in references)
+
     alive = [profile for profile in index.sample(SAMPLE) if not profile.deleted]
-    found = sum(
-        (reference := urls.classify(text)) is not None and reference.kind is UrlKind.SOURCE
-        for profile in alive
-        for text in profile.strings
+    copies = documents.read([profile.profile_id for profile in alive])
+    held = [at_source(profile.strings) for profile in alive]
+    return Sampled(
+        len(alive), sum(held), sum(map(bool, held)), sum(bool(at_source(strings)) for strings in copies.values())
     )
-    return Sampled(len(alive), found)
 
 
 def profiles_a_range(size: RangeSize, sampled: Sampled) -> int:

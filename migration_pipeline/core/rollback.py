@@ -87,7 +87,7 @@ def roll_back_range(
         files = _copied(bounds, stores)
         back = _Back(stores, files, ledger.spellings(), without_queries=without_queries)
         say(f"{len(back.ready)} of {len(files)} files can go back")
-        _clear_flags(bounds, stores, done)
+        _clear_flags(bounds, stores, done, set(ledger.profiles_with_files()))
         ids = [profile.profile_id for batch in stores.profiles.read(bounds) for profile in batch if not profile.deleted]
         for batch in batches(ids):
             done.database = done.database.plus(stores.profiles.rewrite(batch, back.replace_for, ledger.fence))
@@ -98,14 +98,17 @@ def roll_back_range(
     return done
 
 
-def _clear_flags(bounds: ProfileRange, stores: Stores, done: RolledBack) -> None:
+def _clear_flags(bounds: ProfileRange, stores: Stores, done: RolledBack, had_files: set[ProfileId]) -> None:
     """First of all: a flag on a profile that is on its way back would not be true.
 
-    A run cut off after this leaves profiles without a flag, of which nothing is untrue; running it again goes on.
+    A run cut off after this leaves profiles without a flag, of which nothing is untrue; running it again goes on. Flags
+    of profiles that had nothing to move are not ours.
     """
     for batch in stores.profiles.read(bounds):
         done.profiles += sum(not profile.deleted for profile in batch)
-        done.unflagged += stores.profiles.clear_flags([p.profile_id for p in batch if p.flagged and not p.deleted])
+        done.unflagged += stores.profiles.clear_flags(
+            [p.profile_id for p in batch if p.flagged and not p.deleted and p.profile_id in had_files]
+        )
 
 
 def _copied(bounds: ProfileRange, stores: Stores) -> dict[SourceFile, KnownFile]:

@@ -59,4 +59,4 @@ def test_uuids_get_an_ordinal_and_ids_that_outgrow_their_digits_are_refused() ->
 
 @pytest.mark.parametrize(("profiles", "files", "per"), [(1000, 50_000, 1000), (1000, 500, 50), (10, 1, 1)])
 def test_neither_bound_is_exceeded(profiles: int, files: int, per: int) -> None:
-    assert profiles_a_range(RangeSize(profiles, files), Sampled(100, 1000)) == per
+    assert profiles_a_range(RangeSize(profiles, files), Sampled(100, 1000, 100, 0)) == per

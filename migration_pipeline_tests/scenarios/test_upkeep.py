@@ -1,0 +1,289 @@
+"""Looking after a migration from the command line, on real servers: sweep, erase, audit, rollback."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+import boto3
+import dagster as dg
+import psycopg
+import pytest
+from azure.storage.blob import BlobServiceClient
+from psycopg.types.json import Jsonb
+
+from migration_pipeline.defs.resources import Migration
+from migration_pipeline.defs.upkeep import requested_ranges
+from migration_pipeline.sandbox.app import AppSize, Kind
+from migration_pipeline_tests import independent
+from migration_pipeline_tests.scenarios.conftest import MakeWorld, World, flagged
+from migration_pipeline_tests.scenarios.test_migration import work
+
+
+class Migrated:
+    """A world that was migrated, and what it was before."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.before = independent.references(world.places)
+        self.dump = independent.dump(world.places)
+        self.s3 = boto3.client("s3", endpoint_url=world.places.s3_endpoint_url, region_name="us-east-1")
+        self.bucket = world.places.bucket
+
+    def migrate(self) -> None:
+        assert {complete for *_, complete in work(self.world)} == {"True"}
+
+    def command(self, *arguments: str, **environment: str) -> tuple[int, Any]:
+        done = self.world.command(*arguments, "--json", **environment)
+        assert "Traceback" not in done.stderr, done.stderr
+        return done.returncode, json.loads(done.stdout or "null")
+
+    def plain(self, number: int = 0) -> str:
+        return str(self.world.app.kinds[Kind.PLAIN][number])
+
+    def source(self, id_: str, number: int = 0) -> tuple[str, str, str]:
+        """Container, blob, and the URL that the profile had for it in the database."""
+        url = [url for site, url in self.before[id_] if site == "database"][number]
+        found = independent.source_of(url, self.world.places.account_url, self.world.places.alias_hosts)
+        assert found is not None
+        return *found, url
+
+    def write_over(self, container: str, blob: str, body: bytes) -> None:
+        places = self.world.places
+        with BlobServiceClient(places.account_url, credential=places.account_key) as azure:
+            azure.get_blob_client(container, blob).upload_blob(body, overwrite=True)
+
+    def object(self, key: str) -> bytes:
+        return bytes(self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read())
+
+    def execute(self, text: str, *values: Any) -> None:
+        with psycopg.connect(self.world.places.database_url) as connection:
+            connection.execute(text, values)
+
+
+@pytest.fixture
+def migrated(make_world: MakeWorld) -> Iterator[Migrated]:
+    world = make_world(AppSize(profiles=60, photos_per_profile=1, scale=0.002, bad_files=False), profiles_per_range=20)
+    made = Migrated(world)
+    made.migrate()
+    yield made
+    made.s3.close()
+
+
+def test_a_reference_written_back_by_an_old_client_is_found_and_moved_again(migrated: Migrated) -> None:
+    id_ = migrated.plain()
+    *_, url = migrated.source(id_)
+    assert migrated.command("sweep")[0] == 0
+    migrated.execute("UPDATE profiles SET photos = %s WHERE id = %s", Jsonb([{"original": url}]), id_)
+    code, swept = migrated.command("sweep")
+    assert (code, swept["late"], len(swept["ranges"])) == (1, 1, 1)
+    assert id_ not in flagged(migrated.world)
+    assert [(run.partition_key, run.tags["migration/why"]) for run in requests(migrated)] == [
+        (swept["ranges"][0], "late references to the source")
+    ]
+    migrated.migrate()
+    assert id_ in flagged(migrated.world)
+    assert requests(migrated) == []
+    now = independent.references(migrated.world.places)[id_]
+    assert [u for _, u in now if u.startswith(migrated.world.public_base_url)] == [u for _, u in now]
+
+
+def requests(migrated: Migrated) -> list[dg.RunRequest]:
+    """What the sensor asks Dagster for."""
+    with dg.instance_for_test() as instance, patch.dict(os.environ, migrated.world.environment):
+        _, found = migrated.command("status")
+        assert found
+        with psycopg.connect(migrated.world.places.database_url) as connection:
+            keys = [row[0] for row in connection.execute("SELECT key FROM migration.ranges")]
+        instance.add_dynamic_partitions("profile_ranges", keys)
+        context = dg.build_sensor_context(instance, resources={"migration": Migration()})
+        return [item for item in requested_ranges(context) if isinstance(item, dg.RunRequest)]  # type: ignore[union-attr]
+
+
+def test_only_what_was_written_since_the_last_sweep_is_looked_at(migrated: Migrated) -> None:
+    profiles = json.dumps({"deleted_at": "deleted_at", "updated_at": "updated_at"})
+    by_time = {"MIGRATION_DATABASE__PROFILES": profiles}
+    _, first = migrated.command("sweep", **by_time)
+    _, second = migrated.command("sweep", **by_time)
+    assert first["profiles"] == len(flagged(migrated.world))
+    assert second["profiles"] == 0
+    id_ = migrated.plain()
+    *_, url = migrated.source(id_)
+    migrated.execute(
+        "UPDATE profiles SET photos = %s, updated_at = now() WHERE id = %s", Jsonb([{"original": url}]), id_
+    )
+    _, third = migrated.command("sweep", **by_time)
+    assert (third["profiles"], third["late"]) == (1, 1)
+
+
+def test_a_few_profiles_at_a_time_are_swept_until_all_were(migrated: Migrated) -> None:
+    looked_at = [migrated.command("sweep", MIGRATION_SWEEP__PROFILES_PER_SWEEP="20")[1]["profiles"] for _ in range(4)]
+    assert sum(looked_at[:3]) == len(flagged(migrated.world))
+    assert looked_at[3] == 20
+
+
+def test_newer_bytes_at_the_source_are_copied_and_newer_objects_left(migrated: Migrated) -> None:
+    container, blob, _ = migrated.source(migrated.plain(0))
+    _, other, _ = migrated.source(migrated.plain(1))
+    migrated.write_over(container, blob, b"newer")
+    migrated.write_over(container, other, b"newer")
+    migrated.s3.put_object(Bucket=migrated.bucket, Key=f"{container}/{other}", Body=b"newest, by the app")
+    code, swept = migrated.command("sweep", "--full")
+    assert (code, swept["newer"]) == (1, 2)
+    ended = [complete for *_, complete in work(migrated.world)]
+    assert migrated.object(f"{container}/{blob}") == b"newer"
+    assert migrated.object(f"{container}/{other}") == b"newest, by the app"
+    assert "False" in ended
+    # Of the two, the one that S3 has other bytes of waits for somebody.
+    assert migrated.plain(0) in flagged(migrated.world)
+    _, letters = migrated.command("dead-letters", "list")
+    assert [(item["outcome"], item["file"]) for item in letters] == [("target_conflict", f"{container}/{other}")]
+
+
+def test_copies_of_deleted_profiles_go_in_all_versions_and_shared_ones_stay(make_world: MakeWorld) -> None:
+    world = make_world(AppSize(profiles=60, photos_per_profile=1, scale=0.002, bad_files=False), profiles_per_range=20)
+    made = Migrated(world)
+    made.s3.put_bucket_versioning(Bucket=made.bucket, VersioningConfiguration={"Status": "Enabled"})
+    made.migrate()
+    container, blob, _ = made.source(made.plain())
+    # Two versions of ours, and one that the app put on top.
+    made.write_over(container, blob, b"newer")
+    made.command("sweep", "--full")
+    made.migrate()
+    key = f"{container}/{blob}"
+    made.s3.put_object(Bucket=made.bucket, Key=key, Body=b"the app's own")
+    shared = [str(id_) for id_ in world.app.kinds[Kind.SHARED][:2]]
+    for id_ in (made.plain(), shared[0]):
+        made.execute("DELETE FROM verifications WHERE profile_id = %s", id_)
+        made.execute("DELETE FROM profiles WHERE id = %s", id_)
+        delete_document(world, id_)
+    made.migrate()
+    listed = made.command("erase", MIGRATION_ERASE__AFTER_HOURS="0")[1]
+    assert listed
+    assert made.command("erase", "--apply")[1]["files"] == 0  # not a day has passed
+    code, erased = made.command("erase", "--apply", MIGRATION_ERASE__AFTER_HOURS="0")
+    assert (code, erased["spared"], erased["unproven"]) == (0, 0, [])
+    assert erased["files"] == len(listed)
+    versions = made.s3.list_object_versions(Bucket=made.bucket, Prefix=key)
+    assert len(versions["Versions"]) == 1
+    assert "DeleteMarkers" not in versions
+    assert made.object(key) == b"the app's own"
+    now = independent.references(world.places)
+    assert independent.check_urls({u for _, u in now[shared[1]] if u.startswith(world.public_base_url)}) == []
+    left = [url for id_, held in now.items() for _, url in held if url.startswith(world.public_base_url)]
+    assert independent.check_urls(set(left)) == []
+    with psycopg.connect(world.places.database_url) as connection:
+        rows = connection.execute("SELECT key, removed FROM migration.erased").fetchall()
+    assert (key, 2) in rows
+    assert len(rows) == len(listed)
+    assert made.command("audit")[1]["findings"]["dangling"] == 0
+    made.s3.close()
+
+
+def delete_document(world: World, id_: str) -> None:
+    with independent._firestore(world.places) as client:  # noqa: SLF001 - of these tests' own
+        client.document(f"profiles/{id_}").delete()
+
+
+def test_an_audit_finds_each_thing_that_is_wrong(migrated: Migrated) -> None:
+    code, audited = migrated.command("audit")
+    assert code < 3
+    for name in ("dangling", "corrupt", "stale", "orphan_copy"):
+        assert audited["findings"][name] == 0
+    assert audited["findings"]["sound"] > 200
+    missing, corrupt, changed = (migrated.source(migrated.plain(n)) for n in range(3))
+    *_, late = migrated.source(migrated.plain(3))
+    migrated.s3.delete_object(Bucket=migrated.bucket, Key="/".join(missing[:2]))
+    migrated.s3.put_object(Bucket=migrated.bucket, Key="/".join(corrupt[:2]), Body=b"damaged")
+    migrated.write_over(*changed[:2], b"newer")
+    migrated.execute("UPDATE profiles SET photos = %s WHERE id = %s", Jsonb([{"original": late}]), migrated.plain(3))
+    for how in ((), ("--read",)):
+        code, audited = migrated.command("audit", *how)
+        assert code == 3
+        assert shown(audited, "dangling") == {"/".join(missing[:2])}
+        assert shown(audited, "corrupt") == {"/".join(corrupt[:2])}
+        assert {"/".join(changed[:2])} < shown(audited, "stale")
+
+
+def shown(audited: Any, finding: str) -> set[str]:
+    """Container and blob of a finding's examples."""
+    urls = [item["shown"] for item in audited["examples"] if item["finding"] == finding]
+    return {"/".join(url.split("/")[4:]) for url in urls}
+
+
+def test_rolled_back_everything_is_as_before_and_can_be_migrated_again(migrated: Migrated) -> None:
+    world = migrated.world
+    new_url = f"{world.public_base_url}/uploads/new.jpg"
+    migrated.s3.put_object(Bucket=migrated.bucket, Key="uploads/new.jpg", Body=b"new")
+    migrated.execute(
+        "UPDATE profiles SET photos = jsonb_insert(photos, '{0}', %s) WHERE id = %s",
+        Jsonb({"original": new_url}),
+        migrated.plain(),
+    )
+    assert world.command("rollback", "--all").returncode == 0
+    assert flagged(world)  # it only said what it would do
+    code, told = migrated.command("rollback", "--all", "--apply")
+    assert code == 1
+    assert {item["reason"].split(";")[0] for item in told["left"]} == {"its URL had a query string, which is not kept"}
+    code, told = migrated.command("rollback", "--all", "--apply", "--without-queries")
+    assert (code, told["left"]) == (0, [])
+    assert not flagged(world) & set(world.of("migrated"))
+    dump = independent.dump(world.places)
+    row = dump["profiles"][migrated.plain()]
+    assert new_url in row[1]
+    photos = [item for item in json.loads(row[1]) if item != {"original": new_url}]
+    dump["profiles"][migrated.plain()] = (row[0], json.dumps(photos), *row[2:])
+    assert canonical(dump, world) == canonical(migrated.dump, world)
+    assert migrated.command("status")[1]["ranges"]["rolled_back"] == 3
+    migrated.migrate()
+    assert set(world.of("migrated")) <= flagged(world)
+    assert migrated.command("status")[1]["ranges"]["rolled_back"] == 0
+
+
+def canonical(dump: Any, world: World) -> Any:
+    """Every URL of the source as the blob that it names; spellings and query strings are not kept."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(item) for item in value]
+        if not isinstance(value, str):
+            return value
+        if value.startswith("["):
+            return plain(json.loads(value, parse_int=str, parse_float=str))
+        found = independent.source_of(value, world.places.account_url, world.places.alias_hosts)
+        return list(found) if found else value
+
+    return plain({name: dict(rows) for name, rows in dump.items()})
+
+
+def test_what_changed_at_the_source_does_not_go_back(migrated: Migrated) -> None:
+    container, blob, _ = migrated.source(migrated.plain())
+    migrated.write_over(container, blob, b"newer")
+    code, told = migrated.command("rollback", "--all", "--apply", "--without-queries")
+    assert code == 1
+    assert {(item["file"], item["reason"]) for item in told["left"]} == {
+        (f"{container}/{blob}", "the source was written after it was copied")
+    }
+    now = independent.references(migrated.world.places)[migrated.plain()]
+    key = f"{migrated.world.public_base_url}/{container}/{blob}"
+    assert key in [url for _, url in now]
+    assert independent.check_urls([key]) == []
+
+
+def test_without_firebase_all_of_it_works(make_world: MakeWorld) -> None:
+    size = AppSize(profiles=12, photos_per_profile=1, scale=0.002, bad_files=False)
+    world = make_world(size, profiles_per_range=20)
+    none = replace(world, environment={**world.environment, "MIGRATION_FIREBASE__KIND": "none"})
+    made = Migrated(none)
+    stamps = independent.stamps(world.places, made.before)
+    made.migrate()
+    for command in (["sweep"], ["sweep", "--full"], ["erase"], ["erase", "--apply"]):
+        assert made.command(*command)[0] == 0
+    assert made.command("audit")[0] == 0
+    assert made.command("rollback", "--all", "--apply", "--without-queries")[0] == 0
+    after = independent.stamps(world.places, made.before)
+    assert {id_: stamp.document for id_, stamp in after.items()} == {id_: s.document for id_, s in stamps.items()}
