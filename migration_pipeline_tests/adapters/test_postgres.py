@@ -2,18 +2,22 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import psycopg
 import pytest
 
+from migration_pipeline.adapters import postgres, postgres_profiles
 from migration_pipeline.adapters.postgres_ledger import PostgresLedger
 from migration_pipeline.adapters.postgres_profiles import PostgresProfiles
 from migration_pipeline.adapters.postgres_tables import ProfileTable, RelatedTable
-from migration_pipeline.core.errors import Fatal, RangeBusy
+from migration_pipeline.core.errors import Fatal, RangeBusy, RangeLost
 from migration_pipeline.core.model import CopyResult, Outcome, ProfileRange, SourceFile, Wish
-from migration_pipeline.core.ports import Fence
+from migration_pipeline.core.ports import Dropped, Erased, Fence
 from migration_pipeline.sandbox import Sandbox
 
 RANGE = ProfileRange("0000000001-0000000009", 1, None, 9, 3)
@@ -157,3 +161,131 @@ def test_a_ledger_of_a_newer_release_is_refused(url: str, ledger: PostgresLedger
         connection.execute("INSERT INTO migration.schema_versions VALUES (99)")
     with pytest.raises(Fatal, match="newer"):
         PostgresLedger(url, "migration")
+
+
+@pytest.fixture(params=["beside the app", "elsewhere"])
+def ledger_schema(request: pytest.FixtureRequest) -> str | None:
+    """Where the ledger is, as the app's database is told."""
+    return "migration" if request.param == "beside the app" else None
+
+
+def test_a_run_that_lost_its_range_while_it_was_away_writes_nothing(
+    url: str, app: "psycopg.Connection[tuple[object, ...]]", ledger: PostgresLedger, ledger_schema: str | None
+) -> None:
+    table = ProfileTable("profiles", "id", ["photos"], "moved", "deleted_at")
+    away = PostgresProfiles(url, profiles=table, ledger_schema=ledger_schema)
+    other = PostgresLedger(url, "migration")
+    with closing(away), closing(other), ledger.hold(RANGE.key) as (_, held):
+        assert away.rewrite([1], always_new, held.fence).profiles == 1
+        app.execute("UPDATE profiles SET photos = '[\"old://1\"]' WHERE id = 1")
+        # The network is cut: the session that holds the lock ends, and we do not know.
+        app.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
+        with hold_when_free(other) as (_, newer):
+            for write in (
+                lambda: away.rewrite([1], always_new, held.fence),
+                lambda: away.set_flags([3], lambda _: False, held.fence),
+                lambda: held.want([wish(1)]),
+                lambda: held.record([CopyResult(FILE, Outcome.COPIED, 5, b"m" * 16, "etag")]),
+                lambda: held.finish({}),
+                held.fence.check,
+            ):
+                with pytest.raises(RangeLost):
+                    write()
+            assert newer.known() == {}
+            assert away.rewrite([3], always_new, newer.fence).profiles == 0
+    assert photos(app)[0] == '["old://1"]'
+    assert app.execute("SELECT count(*) FROM profiles WHERE moved IS NOT NULL").fetchone() == (0,)
+
+
+@contextmanager
+def hold_when_free(ledger: PostgresLedger) -> Iterator[Any]:
+    while True:
+        with suppress(RangeBusy), ledger.hold(RANGE.key) as held:
+            yield held
+            return
+
+
+def test_the_app_is_never_the_victim_of_a_deadlock(
+    url: str, app: "psycopg.Connection[tuple[object, ...]]", profiles: PostgresProfiles
+) -> None:
+    """The app locks in the other order than we do: first what belongs to the profile, then the profile."""
+    for _ in range(20):
+        app.execute("UPDATE extra SET urls = ARRAY['old://x']")
+        with psycopg.connect(url) as user:
+            user.execute("SET lock_timeout = '900ms'")
+            user.execute("UPDATE extra SET urls = urls || 'mine'::text WHERE profile_id = 1")
+            rewriting = threading.Thread(target=profiles.rewrite, args=([1, 3], always_new, OURS))
+            rewriting.start()
+            while app.execute("SELECT count(*) FROM pg_locks WHERE mode = 'RowShareLock'").fetchone() == (0,):
+                if not rewriting.is_alive():
+                    break
+            user.execute("UPDATE profiles SET deleted_at = NULL WHERE id = 1")
+            user.commit()
+        rewriting.join()
+        assert app.execute("SELECT urls FROM extra").fetchone() == (["new://x", "mine"],)
+
+
+def test_a_profile_that_stays_locked_is_left_and_the_others_are_done(
+    url: str,
+    app: "psycopg.Connection[tuple[object, ...]]",
+    profiles: PostgresProfiles,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(postgres, "_TRIES", 1)
+    monkeypatch.setattr(postgres_profiles, "_LOCK_WAIT", "50ms")
+    app.execute("UPDATE profiles SET photos = '[\"old://3\"]' WHERE id = 3")
+    with psycopg.connect(url) as user:
+        user.execute("SELECT FROM profiles WHERE id = 1 FOR UPDATE")
+        assert profiles.rewrite([1, 3], always_new, OURS).profiles == 1
+        assert profiles.set_flags([1, 3], lambda text: text.startswith("old://"), OURS) == [3]
+    assert photos(app) == ['["old://1",  "keep"]', '["old://2"]', '["new://3"]']
+
+
+def test_no_row_that_belongs_to_a_profile_slips_in_while_it_is_flagged(url: str, profiles: PostgresProfiles) -> None:
+    def unmoved(text: str) -> bool:
+        with psycopg.connect(url) as user:
+            user.execute("SET lock_timeout = '50ms'")
+            for statement in (
+                "INSERT INTO extra (profile_id, urls) VALUES (1, ARRAY['old://late'])",
+                "UPDATE extra SET urls = ARRAY['old://late']",
+                "UPDATE profiles SET photos = '[\"old://late\"]' WHERE id = 1",
+            ):
+                with pytest.raises(psycopg.errors.LockNotAvailable), user.transaction():
+                    user.execute(statement)
+        return text.startswith("old://")
+
+    profiles.rewrite([1], always_new, OURS)
+    assert profiles.set_flags([1], unmoved, OURS) == [1]
+
+
+def test_a_copy_whose_reply_was_lost_is_ours_and_an_older_object_is_not(ledger: PostgresLedger) -> None:
+    other = SourceFile("photos", "b.jpg")
+    result = CopyResult(FILE, Outcome.ALREADY_THERE, 5, b"m" * 16, "etag", version="v1", made_at=datetime.now(UTC))
+    older = replace(result, file=other, made_at=datetime.now(UTC) - timedelta(hours=1))
+    with ledger.hold(RANGE.key) as (_, held):
+        held.want([wish(1), wish(1)._replace(file=other)])
+        held.record([result, older])
+        assert held.note_held([]) == 2
+    (dropped,) = ledger.dropped(seconds=0)
+    assert (dropped.file, dropped.versions, dropped.profiles) == (FILE, ["v1"], [1])
+
+
+def test_a_copy_that_a_range_has_come_to_want_is_not_erased(ledger: PostgresLedger) -> None:
+    with ledger.hold(RANGE.key) as (_, held):
+        held.want([wish(1)])
+        held.record([CopyResult(FILE, Outcome.COPIED, 5, b"m" * 16, "etag")])
+        held.note_held([])
+        assert [item.file for item in ledger.dropped(seconds=0)] == [FILE]
+        assert ledger.dropped(seconds=60) == []
+        held.want([wish(3)])
+        assert ledger.begin_erasing([FILE]) == []
+        held.want([])
+        held.note_held([])
+        assert ledger.begin_erasing([FILE]) == [FILE]
+        # From now on nobody relies on it, and nobody copies it, until it is gone.
+        assert not held.known()[FILE].verified
+        held.want([wish(3)])
+        assert held.unfinished() == []
+        (item,) = [Dropped(FILE, "etag", [], [RANGE.key], [1])]
+        ledger.erased([Erased(item, "photos/a.jpg", 1)])
+        assert [wanted.file for wanted in held.unfinished()] == [FILE]
