@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench bench-pipeline burst soak-faults install lock clean
+.PHONY: demo test check bench bench-pipeline bench-rewrites burst soak soak-faults soak-kill workload install lock clean
 
 ## demo: migrate a made-up app on real servers of this machine; KEEP=1 leaves the Dagster UI running
 demo: install
@@ -36,6 +36,22 @@ burst: install
 ## soak-faults: the copy engine behind a proxy that fails 1, 10 and 30 % of the requests, in every way, three times each
 soak-faults: install
 	FAULT_RATES=0.01,0.1,0.3 $(BIN)/pytest migration_pipeline_tests/scenarios/test_faults.py
+
+## soak: schedules of a living app with crashes anywhere; SCHEDULES=n SEED=s
+soak: install
+	$(BIN)/python -m migration_pipeline_tests.soak.run --schedules $(or $(SCHEDULES),2000) --seed $(or $(SEED),1)
+
+## soak-kill: a worker killed KILLS times at random moments while users edit
+soak-kill: install
+	$(BIN)/python -m migration_pipeline_tests.soak.live kill --kills $(or $(KILLS),200)
+
+## workload: what the app's own transactions cost while a worker migrates; EDITS=n
+workload: install
+	$(BIN)/python -m migration_pipeline_tests.soak.live workload --edits $(or $(EDITS),20000)
+
+## bench-rewrites: how fast references are re-pointed, and in how much memory
+bench-rewrites: install
+	$(BIN)/python -m benchmarks.rewrites
 
 install: $(VENV)/installed
 

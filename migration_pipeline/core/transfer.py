@@ -12,7 +12,8 @@ from migration_pipeline.core.errors import Fatal
 from migration_pipeline.core.model import CopyResult, Outcome, WantedFile
 from migration_pipeline.core.pace import PaceFacts
 
-_RECORD_EVERY = 1.0  # seconds; after a crash, the files of this time are compared again, not copied
+_RECORD_EVERY = 1.0  # seconds
+_DUE = 0.75  # of what may wait
 
 
 @dataclass(slots=True)
@@ -77,23 +78,23 @@ async def transfer(wanted: Sequence[WantedFile], copier: Copier, record: Record)
         Fatal: a whole store refuses us; files that ended before are recorded.
     """
     done, began, cpu_began = Transferred(), time.monotonic(), time.process_time()
-    todo, ended, over = iter(wanted), list[CopyResult](), asyncio.Event()
+    todo, notes = iter(wanted), _Notes(record, done, most=copier.limits.in_flight)
     refused: BaseExceptionGroup[Fatal] | None = None
 
     async def place() -> None:
         for item in todo:
-            ended.append(await copier.copy(item))
+            await notes.add(await copier.copy(item))
 
     async with asyncio.TaskGroup() as group:
         # If recording fails, its error cancels the copying too: nothing is copied that nobody would know of.
-        group.create_task(_record_all(ended, over, record, done))
+        group.create_task(notes.keep())
         try:
             async with asyncio.TaskGroup() as places:
                 for _ in range(min(copier.limits.in_flight, len(wanted))):
                     places.create_task(place())
         except* Fatal as errors:
             refused = errors
-        over.set()
+        notes.close()
     if refused is not None:
         raise refused.exceptions[0]
     done.source_pace, done.target_pace = copier.source_pace.facts, copier.target_pace.facts
@@ -101,18 +102,51 @@ async def transfer(wanted: Sequence[WantedFile], copier: Copier, record: Record)
     return done
 
 
-async def _record_all(ended: list[CopyResult], over: asyncio.Event, record: Record, done: Transferred) -> None:
-    """Hand over what has ended every second, and the rest once copying is over."""
-    while True:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(over.wait(), _RECORD_EVERY)
-        last = over.is_set()
-        batch, ended[:] = ended[:], []
-        if batch:
-            await asyncio.to_thread(record, batch)
-            _count(batch, done)
-        if last:
-            return
+class _Notes:
+    """Results on their way into the ledger: after a crash, these files are compared again, so they are bounded.
+
+    A batch is handed over every second, or once there are three quarters of what may wait: often enough that copying
+    does not, and seldom enough that the ledger's transactions cost little.
+    """
+
+    def __init__(self, record: Record, done: Transferred, *, most: int) -> None:
+        self._record, self._done, self._most = record, done, most
+        self._ended: list[CopyResult] = []
+        self._being_kept = 0
+        self._due, self._room = asyncio.Event(), asyncio.Event()
+        self._closed = False
+
+    async def add(self, result: CopyResult) -> None:
+        """Take a result; waits where too many are not kept yet."""
+        self._ended.append(result)
+        if len(self._ended) >= self._most * _DUE:
+            self._due.set()
+        while self._being_kept + len(self._ended) >= self._most:
+            self._due.set()
+            self._room.clear()
+            await self._room.wait()
+
+    def close(self) -> None:
+        """No more will come."""
+        self._closed = True
+        self._due.set()
+
+    async def keep(self) -> None:
+        """Hand batches over until there are no more."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._due.wait(), _RECORD_EVERY)
+            last = self._closed
+            self._due.clear()
+            batch, self._ended = self._ended, []
+            self._being_kept = len(batch)
+            if batch:
+                await asyncio.to_thread(self._record, batch)
+                _count(batch, self._done)
+            self._being_kept = 0
+            self._room.set()
+            if last:
+                return
 
 
 def _count(batch: Sequence[CopyResult], done: Transferred) -> None:

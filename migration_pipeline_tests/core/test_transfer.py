@@ -1,7 +1,8 @@
 """The copy engine under faults: every file ends with one true outcome, and nothing unproven is called copied."""
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -303,3 +304,19 @@ def test_a_missing_content_type_is_guessed_if_wished(length: int) -> None:
     assert not copy(MemorySource({FILE: jpeg}), target).guessed_type
     assert target.headers[KEY].content_type is None
     assert not copy(MemorySource({FILE: b"words"}), MemoryTarget(), guess_content_type=True).guessed_type
+
+
+def test_no_more_ends_are_unnoted_than_files_may_be_in_flight() -> None:
+    """However slow the ledger is: after a crash, so many files are compared again, and no more."""
+    files = [SourceFile("photos", f"{number}.jpg") for number in range(200)]
+    source, most, noted = MemorySource(dict.fromkeys(files, b"bytes")), [0], [0]
+
+    def slow(results: Sequence[CopyResult]) -> None:
+        time.sleep(0.005)
+        most[0] = max(most[0], source.reads - noted[0])
+        noted[0] += len(results)
+
+    copier = Copier(source, MemoryTarget(), RULES, CopyLimits(in_flight=8, read_back="never"), at_once)
+    done = asyncio.run(transfer([WantedFile(file) for file in files], copier, slow))
+    assert done.copied == noted[0] == 200
+    assert 8 <= most[0] <= 16

@@ -63,6 +63,7 @@ class World:
     ledger: PostgresLedger
     profiles: PostgresProfiles
     settings: Settings
+    environment: dict[str, str]
 
 
 @contextmanager
@@ -84,10 +85,11 @@ def open_world(sandbox: Sandbox) -> Iterator[World]:
         firestore = google.cloud.firestore.Client(name, credentials=AnonymousCredentials())
         stack.callback(firestore.close)
         base = f"{sandbox.s3_endpoint_url}/{name}"
-        settings = load({**sandbox.environment, **variables(sandbox, name, url)})
+        environment = {**sandbox.environment, **variables(sandbox, name, url)}
+        settings = load(environment)
         stores = stack.enter_context(open_stores(settings))
         servers = Servers(url, container, s3, name, base, firestore)
-        yield World(servers, stores, stores.ledger, stores.profiles, settings)  # type: ignore[arg-type] # what open_stores opens
+        yield World(servers, stores, stores.ledger, stores.profiles, settings, environment)  # type: ignore[arg-type] # what open_stores opens
 
 
 def variables(sandbox: Sandbox, name: str, url: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ photo's bytes.
 
 import json
 import random
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -69,7 +70,9 @@ class User:
 class App:
     """Three users, and their acts. `edits` counts what was written."""
 
-    def __init__(self, servers: Servers, first_id: int, rng: random.Random) -> None:
+    def __init__(
+        self, servers: Servers, first_id: int, rng: random.Random, database: "psycopg.Connection[Any] | None" = None
+    ) -> None:
         self.servers, self.rng = servers, rng
         self.users = [User(first_id + n) for n in range(3)]
         self.edits = 0
@@ -81,8 +84,9 @@ class App:
         """key → bytes of objects in S3 that are none of the migration's."""
         self._serial = 0
         self._connections: dict[str, HTTPConnection] = {}
-        self._database = psycopg.connect(servers.database_url, autocommit=True)
-        self._database.execute("SET lock_timeout = '5ms'")
+        self.seconds: list[float] = []
+        """Of each transaction with the row locked."""
+        self._database = database or connect(servers.database_url, lock_timeout="5ms")
         self.pending: list[Callable[[], None]] = []
         self.stale: list[Callable[[], None]] = []
         self.removed: list[tuple[User, Any]] = []
@@ -325,7 +329,7 @@ class App:
         return row is not None and bool(row[0])
 
     def _row(self, user: User) -> "_Transaction":
-        return _Transaction(self._database, user)
+        return _Transaction(self._database, user, self.seconds)
 
     def _execute(self, text: str, values: list[Any]) -> None:
         try:
@@ -409,11 +413,12 @@ class App:
 class _Transaction:
     """The user's row, locked."""
 
-    def __init__(self, database: "psycopg.Connection[Any]", user: User) -> None:
-        self._database, self._user = database, user
+    def __init__(self, database: "psycopg.Connection[Any]", user: User, seconds: list[float]) -> None:
+        self._database, self._user, self._seconds = database, user, seconds
         self._transaction = database.transaction()
 
     def __enter__(self) -> dict[str, Any]:
+        self._began = time.monotonic()
         self._transaction.__enter__()
         try:
             row = self._database.execute(
@@ -427,6 +432,14 @@ class _Transaction:
 
     def __exit__(self, *exception: object) -> None:
         self._transaction.__exit__(*exception)
+        self._seconds.append(time.monotonic() - self._began)
+
+
+def connect(url: str, *, lock_timeout: str) -> "psycopg.Connection[Any]":
+    """A connection of the app, which waits for locks so long."""
+    connection = psycopg.connect(url, autocommit=True)
+    connection.execute("SELECT set_config('lock_timeout', %s, false)", [lock_timeout])
+    return connection
 
 
 def _photos(uids: list[str], urls: dict[str, str]) -> list[dict[str, str]]:

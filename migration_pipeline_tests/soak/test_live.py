@@ -1,0 +1,33 @@
+"""Short versions of `make soak-kill` and `make workload`."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from migration_pipeline.sandbox import Sandbox
+from migration_pipeline_tests.soak.live import IN_FLIGHT, kill, workload
+from migration_pipeline_tests.soak.schedules import World, open_world
+
+KILLS = int(os.environ.get("SOAK_KILLS", "10"))
+
+
+@pytest.fixture
+def world(sandbox: Sandbox) -> Iterator[World]:
+    with open_world(sandbox) as opened:
+        yield opened
+
+
+def test_workers_killed_again_and_again_under_live_edits(world: World) -> None:
+    told = kill(world, kills=KILLS)
+    assert (told.broken, told.failed) == ([], [])
+    assert told.edits > 10 * KILLS
+    assert told.files > 100
+    # Those being copied, and as many that are copied and not noted yet.
+    assert told.compared <= KILLS * 2 * IN_FLIGHT
+
+
+def test_the_app_goes_on_beside_a_worker_without_a_failure(world: World) -> None:
+    told, alone, beside = workload(world, edits=600)
+    assert (told.broken, told.failed, told.lost) == ([], [], 0)
+    assert min(len(alone), len(beside)) > 50
