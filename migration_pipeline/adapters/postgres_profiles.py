@@ -32,6 +32,7 @@ from migration_pipeline.core.ports import Fence
 from migration_pipeline.core.values import ReplaceFor
 
 _BATCH = 200  # profiles of one read
+_LOCKED = 50  # profiles of one transaction: rows are locked for some hundredths of a second
 _LOCK_WAIT, _STATEMENT, _IDLE = "2s", "30s", "15s"
 """How long a transaction of ours may wait for a lock, run one statement, or hold locks while our process hangs."""
 
@@ -248,19 +249,32 @@ class PostgresProfiles:
                     first, before = None, number
 
     def rewrite(self, profile_ids: Sequence[ProfileId], replace: ReplaceFor, fence: Fence) -> Rewritten:
+        prepared = _Prepared(replace)
+
         def work(cursor: _Cursor, alive: list[ProfileId]) -> Rewritten:
             changed: set[ProfileId] = set()
             urls = 0
             for part in (self._profiles, *self._related):
-                owners, count = _rewrite_rows(cursor, part, alive, replace)
+                owners, count = _rewrite_rows(cursor, part, alive, prepared)
                 changed |= owners
                 urls += count
             return Rewritten(len(changed), urls)
 
         total = Rewritten()
-        for done, conflicts, seconds in self._on_locked(profile_ids, work, fence):
-            total = total.plus(done._replace(conflicts=conflicts, longest_lock=seconds))
+        for start in range(0, len(profile_ids), _LOCKED):
+            ids = profile_ids[start : start + _LOCKED]
+            # Most of the work is done before anything is locked; it counts for the values that are still the same.
+            self._prepare(ids, prepared)
+            for done, conflicts, seconds in self._on_locked(ids, work, fence):
+                total = total.plus(done._replace(conflicts=conflicts, longest_lock=seconds))
+            prepared.forget()
         return total
+
+    def _prepare(self, profile_ids: Sequence[ProfileId], prepared: "_Prepared") -> None:
+        with translated("database"), self._connection.cursor() as cursor:
+            for part in (self._profiles, *self._related):
+                for owner, _, *values in _rows(cursor, part, profile_ids, _UNLOCKED):
+                    prepared.replaced(part, _plain(owner), values)
 
     def set_flags(
         self, profile_ids: Sequence[ProfileId], unmoved: Callable[[str], bool], fence: Fence
@@ -272,8 +286,11 @@ class PostgresProfiles:
             return clean
 
         # The stronger lock, for the moment that this takes: no row that refers to the profile may come meanwhile.
-        locked = self._on_locked(profile_ids, work, fence, sql.SQL("FOR UPDATE"))
-        return [id_ for done, _, _ in locked for id_ in done]
+        flagged: list[ProfileId] = []
+        for start in range(0, len(profile_ids), _LOCKED):
+            ids = profile_ids[start : start + _LOCKED]
+            flagged += [id_ for done, *_ in self._on_locked(ids, work, fence, sql.SQL("FOR UPDATE")) for id_ in done]
+        return flagged
 
     def clear_flags(self, profile_ids: Sequence[ProfileId]) -> int:
         def work(cursor: _Cursor, alive: list[ProfileId]) -> int:
@@ -421,6 +438,33 @@ class PostgresProfiles:
         )
 
 
+class _Prepared:
+    """What values become, remembered: the same value of the same profile is looked through once."""
+
+    def __init__(self, replace: ReplaceFor) -> None:
+        self._replace = replace
+        self._seen: dict[tuple[ProfileId, str, str], tuple[Any, int]] = {}
+
+    def replaced(self, part: Table, owner: ProfileId, values: Sequence[Any]) -> list[tuple[Any, int]]:
+        """The new values of a row's columns, and how many strings of each were replaced."""
+        new = []
+        for column, value in zip(part.columns, values, strict=True):
+            # Lists, of text[] columns, are few and short, and cannot be keys.
+            key = (owner, column.name, value) if isinstance(value, str) else None
+            if key is None or key not in self._seen:
+                found = column.replaced(value, self._replace(owner))
+                if key is not None:
+                    self._seen[key] = found
+                new.append(found)
+            else:
+                new.append(self._seen[key])
+        return new
+
+    def forget(self) -> None:
+        """These profiles are done."""
+        self._seen.clear()
+
+
 def _rows(
     cursor: _Cursor, part: Table, owners: Sequence[ProfileId], suffix: sql.Composable
 ) -> Iterator[tuple[Any, ...]]:
@@ -434,13 +478,12 @@ def _rows(
 
 
 def _rewrite_rows(
-    cursor: _Cursor, part: Table, owners: Sequence[ProfileId], replace: ReplaceFor
+    cursor: _Cursor, part: Table, owners: Sequence[ProfileId], prepared: "_Prepared"
 ) -> tuple[set[ProfileId], int]:
     """Replace in one table's rows of these owners, writing only rows that change."""
     writes, changed, urls = [], set(), 0
     for owner, id_, *values in _rows(cursor, part, owners, _REWRITTEN):
-        replaced = replace(_plain(owner))
-        new = [column.replaced(value, replaced) for column, value in zip(part.columns, values, strict=True)]
+        new = prepared.replaced(part, _plain(owner), values)
         count = sum(n for _, n in new)
         if count:
             writes.append([*(value for value, _ in new), id_])

@@ -134,8 +134,10 @@ class _Notes:
     async def keep(self) -> None:
         """Hand batches over until there are no more."""
         while True:
+            # Not wait_for: in Python 3.11 it may swallow a cancellation that comes together with what it waits for.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._due.wait(), _RECORD_EVERY)
+                async with asyncio.timeout(_RECORD_EVERY):
+                    await self._due.wait()
             last = self._closed
             self._due.clear()
             batch, self._ended = self._ended, []
