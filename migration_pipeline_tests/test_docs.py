@@ -7,7 +7,9 @@ import click
 
 from migration_pipeline import settings
 from migration_pipeline.cli import main
+from migration_pipeline.core.findings import Finding
 from migration_pipeline.core.model import REMEDIES, Outcome
+from migration_pipeline.definitions import defs
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,6 +32,18 @@ def test_every_command_is_described() -> None:
 def test_every_outcome_has_a_remedy_and_a_row() -> None:
     assert first_cells("docs/running.md", "What became of a file") == {outcome.value for outcome in Outcome}
     assert set(REMEDIES) == set(Outcome)
+
+
+def test_every_finding_of_an_audit_has_a_row() -> None:
+    assert first_cells("docs/live-traffic.md", "Looking at everything again") >= {finding.value for finding in Finding}
+
+
+def test_everything_to_turn_on_is_described() -> None:
+    text = (ROOT / "docs/running.md").read_text(encoding="utf-8")
+    names = [job.name for job in defs.jobs or ()]
+    names += [schedule.name for schedule in defs.schedules or ()]
+    names += [sensor.name for sensor in defs.sensors or ()]
+    assert [name for name in names if f"`{name}`" not in text] == []
 
 
 def test_every_setting_has_a_row() -> None:

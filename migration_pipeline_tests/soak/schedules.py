@@ -2,6 +2,7 @@
 
 import json
 import random
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -121,6 +122,7 @@ class Disturbed(Watch):
     def __init__(self, app: App, told: Told, rng: random.Random, *, cut_at: int) -> None:
         super().__init__()
         self._app, self._told, self._rng, self._cut_at = app, told, rng, cut_at
+        self._turn = threading.Lock()
 
     def stores(self, stores: Stores) -> Stores:
         watched = super().stores(stores)
@@ -131,6 +133,10 @@ class Disturbed(Watch):
         )
 
     def _step(self, name: str) -> None:
+        with self._turn:  # outcomes are recorded in a thread of its own
+            self._moment(name)
+
+    def _moment(self, name: str) -> None:
         self.seen.append(name)
         if len(self.seen) == self._cut_at:
             self._told.crashes += 1
