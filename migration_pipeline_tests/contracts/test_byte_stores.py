@@ -14,7 +14,7 @@ from migration_pipeline.adapters.s3 import Bucket, S3Target, carried_unchanged
 from migration_pipeline.adapters.s3_headers import StoreAs
 from migration_pipeline.core.errors import Fatal, Permanent
 from migration_pipeline.core.model import FileHeaders, Outcome, SourceFile
-from migration_pipeline.core.ports import KeyTaken, SourceStore, TargetStore
+from migration_pipeline.core.ports import KeyTaken, Receipt, SourceStore, TargetStore
 from migration_pipeline.sandbox import Sandbox
 from migration_pipeline_tests.memory_stores import MemorySource, MemoryTarget, md5
 from migration_pipeline_tests.moto_server import MotoServer
@@ -152,6 +152,87 @@ def test_only_the_object_of_the_receipt_is_removed(on_target: WithTarget) -> Non
     on_target(story)
 
 
+@pytest.mark.parametrize("on_target", ["seaweedfs", "memory"], indirect=True)  # moto knows no If-Match on writes
+def test_only_the_very_copy_that_is_named_is_replaced(on_target: WithTarget) -> None:
+    async def story(target: TargetStore) -> None:
+        for parts in (False, True):
+            name = key()
+            old = await target.create(name, b"old", md5(b"old"), HEADERS)
+            new = await write(target, name, b"new", old.etag, parts=parts)
+            # Somebody wrote meanwhile: what is there is not the copy that was named.
+            with pytest.raises(KeyTaken):
+                await write(target, name, b"newer", old.etag, parts=parts)
+            there = await target.describe(name, read=True)
+            assert there is not None
+            assert (there.md5, there.etag) == (md5(b"new"), new.etag)
+            # Where the copy is gone, it is made.
+            gone = key()
+            await write(target, gone, b"new", old.etag, parts=parts)
+            assert await target.describe(gone) is not None
+
+    on_target(story)
+
+
+async def write(target: TargetStore, name: str, body: bytes, replaces: str, *, parts: bool) -> Receipt:
+    if not parts:
+        return await target.create(name, body, md5(body), HEADERS, replaces=replaces)
+    upload = await target.begin(name, HEADERS, replaces=replaces)
+    try:
+        await upload.put(1, body)
+        return await upload.complete()
+    except KeyTaken:
+        await upload.abort()
+        raise
+
+
+def test_only_the_object_that_is_named_is_erased(on_target: WithTarget) -> None:
+    async def story(target: TargetStore) -> None:
+        name = key()
+        receipt = await target.create(name, b"ours", md5(b"ours"), HEADERS)
+        assert await target.erase(name, "another", []) == 0
+        assert await target.describe(name) is not None
+        assert await target.erase(name, receipt.etag, []) == 1
+        assert await target.describe(name) is None
+        assert await target.erase(name, receipt.etag, []) == 0
+
+    on_target(story)
+
+
+@pytest.mark.parametrize("store", ["seaweedfs", "moto"])
+def test_on_a_bucket_with_versioning_our_versions_go_and_others_stay(
+    request: pytest.FixtureRequest, sandbox: Sandbox, store: str
+) -> None:
+    endpoint_url = sandbox.s3_endpoint_url
+    if store == "moto":
+        endpoint_url = request.getfixturevalue("moto_bucket").endpoint_url
+    bucket = Bucket(f"v{uuid4().hex[:12]}", "us-east-1", endpoint_url)
+    client = boto3.client("s3", endpoint_url=endpoint_url, region_name="us-east-1")
+    client.create_bucket(Bucket=bucket.name)
+    client.put_bucket_versioning(Bucket=bucket.name, VersioningConfiguration={"Status": "Enabled"})
+
+    async def story() -> None:
+        async with S3Target(bucket) as target:
+            first = await target.create("a", b"first", md5(b"first"), HEADERS)
+            second = await target.create("a", b"second", md5(b"second"), HEADERS, replaces=first.etag)
+            assert first.version
+            assert second.version
+            there = await target.describe("a")
+            assert there is not None
+            assert (there.version, there.etag) == (second.version, second.etag)
+            client.put_object(Bucket=bucket.name, Key="a", Body=b"the app's")
+            # Without the versions' names nothing goes: a plain delete would only hide them all.
+            assert await target.erase("a", second.etag, []) == 0
+            assert await target.erase("a", second.etag, [first.version, second.version]) == 2
+
+    asyncio.run(story())
+    listed = client.list_object_versions(Bucket=bucket.name)
+    assert len(listed["Versions"]) == 1
+    assert "DeleteMarkers" not in listed
+    client.delete_object(Bucket=bucket.name, Key="a", VersionId=listed["Versions"][0]["VersionId"])
+    client.delete_bucket(Bucket=bucket.name)
+    client.close()
+
+
 def test_kms_encrypts_small_large_and_odd_objects(moto_bucket: Bucket, kms_key: str) -> None:
     store_as = StoreAs(encryption="aws:kms", kms_key_id=kms_key)
     small, odd, large = key(), f"{key()}/", key()
@@ -248,6 +329,16 @@ def test_a_large_blob_is_read_in_parts_of_one_version(on_source: WithSource) -> 
         assert caught.value.outcome is Outcome.SOURCE_CHANGED
 
     on_source({"large": b"0123456789"}, story)
+
+
+def test_the_etag_is_that_of_the_version_that_is_read(on_source: WithSource) -> None:
+    async def story(source: SourceStore, container: str) -> None:
+        file = SourceFile(container, "a b.jpg")
+        blob = await source.read(file, whole_up_to=100, admit=at_will)
+        assert await source.etag(file) == blob.etag
+        assert await source.etag(SourceFile(container, "none")) is None
+
+    on_source({"a b.jpg": b"bytes"}, story)
 
 
 def test_a_missing_blob_is_missing(on_source: WithSource) -> None:
