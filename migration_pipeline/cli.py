@@ -316,7 +316,8 @@ def audit(ranges: tuple[str, ...], read: bool, json_: bool) -> None:  # noqa: FB
             if finding.severity
         ]
         if rows:
-            _print_table(["finding", "profile", "reference", "range"], rows[:_SHOWN])
+            worst_first = sorted(rows, key=lambda row: -Finding(row[0]).severity)
+            _print_table(["finding", "profile", "reference", "range"], worst_first[:_SHOWN])
     sys.exit(max((item.severity for item in found), default=0))
 
 
@@ -389,7 +390,7 @@ def _print_table(head: list[str], rows: list[list[str]]) -> None:
         table.add_row(*(Text(cell, style=colours.get(cell, "")) for cell in row))
     console = Console()
     # In a pipe there is no window to fit into: cells would be cut for nothing.
-    console.print(table, width=None if console.is_terminal else 240)
+    (console if console.is_terminal else Console(width=240)).print(table)
 
 
 def _tell(*, json_: bool) -> Callable[[str], None]:

@@ -8,6 +8,8 @@ import time
 from migration_pipeline.sandbox import Sandbox
 from migration_pipeline_tests.soak.schedules import Told, open_world, run_schedule
 
+_TELL_EVERY = 100
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -21,6 +23,8 @@ def main() -> None:
             for seed in range(options.seed, options.seed + options.schedules):
                 before = len(told.broken)
                 run_schedule(world, seed, told)
+                if told.schedules % _TELL_EVERY == 0:
+                    sys.stderr.write(f"{told.line()}, {time.monotonic() - began:.0f} s\n")
                 for broken in told.broken[before:]:
                     sys.stderr.write(f"seed {seed}: promise {broken.promise}: {broken.what}\n")
     sys.stderr.write(f"{told.crashes} crashes, {told.waited} waits, {time.monotonic() - began:.0f} s\n")

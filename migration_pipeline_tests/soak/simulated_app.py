@@ -372,7 +372,7 @@ class App:
         parts = urlsplit(url)
         if not parts.netloc:
             return None
-        connection = self._connections.setdefault(parts.netloc, HTTPConnection(parts.netloc, timeout=10))
+        connection = self._connections.setdefault(parts.netloc, HTTPConnection(parts.netloc, timeout=60))
         connection.request("GET", parts.path)
         answer = connection.getresponse()
         body = answer.read()
