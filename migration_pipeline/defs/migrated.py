@@ -5,7 +5,7 @@ failure would skip them for ever (docs/decisions/0002-one-op-per-range.md).
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import dagster as dg
 
@@ -49,8 +49,19 @@ SPECS = [
 ]
 
 
-def _check_specs() -> list[dg.AssetCheckSpec]:
-    questions = {
+def partitioned_checks(questions: Mapping[tuple[str, str], str]) -> list[dg.AssetCheckSpec]:
+    """Checks of a range, each with the question that it answers, by asset and name."""
+    with warnings.catch_warnings():
+        # Partitioned checks are a preview in Dagster 1.13; the pinned release keeps them as they are.
+        warnings.simplefilter("ignore", category=dg.PreviewWarning)
+        return [
+            dg.AssetCheckSpec(name, asset=asset, description=text, partitions_def=profile_ranges_partitions)
+            for (asset, name), text in questions.items()
+        ]
+
+
+_CHECKS = partitioned_checks(
+    {
         ("database_urls", "no_source_url_left_in_database"): (
             "Does no profile of the range hold a URL of the source in the database?"
         ),
@@ -62,19 +73,13 @@ def _check_specs() -> list[dg.AssetCheckSpec]:
             "uploaded to S3?"
         ),
     }
-    with warnings.catch_warnings():
-        # Partitioned checks are a preview in Dagster 1.13; the pinned release keeps them as they are.
-        warnings.simplefilter("ignore", category=dg.PreviewWarning)
-        return [
-            dg.AssetCheckSpec(name, asset=asset, description=text, partitions_def=profile_ranges_partitions)
-            for (asset, name), text in questions.items()
-        ]
+)
 
 
 @dg.multi_asset(
     name="migrate_range",
     specs=[spec.replace_attributes(group_name=GROUP, tags={"stage": spec.key.to_user_string()}) for spec in SPECS],
-    check_specs=_check_specs(),
+    check_specs=_CHECKS,
     partitions_def=profile_ranges_partitions,
     can_subset=False,
 )
@@ -110,12 +115,13 @@ def _events(
             yield dg.MaterializeResult(asset, metadata=shown)
         else:
             yield dg.AssetObservation(asset, metadata=shown, partition=partition)
-    yield _check("database_urls", "no_source_url_left_in_database", report.confirmed.left_in_database)
-    yield _check("firebase_urls", "no_source_url_left_in_firebase", report.confirmed.left_in_firebase)
-    yield _check("migrated_profiles", "every_reference_is_a_verified_file", report.confirmed.unproven)
+    yield check_result("database_urls", "no_source_url_left_in_database", report.confirmed.left_in_database)
+    yield check_result("firebase_urls", "no_source_url_left_in_firebase", report.confirmed.left_in_firebase)
+    yield check_result("migrated_profiles", "every_reference_is_a_verified_file", report.confirmed.unproven)
 
 
-def _check(asset: str, name: str, offenders: int) -> dg.AssetCheckResult:
+def check_result(asset: str, name: str, offenders: int) -> dg.AssetCheckResult:
+    """Passed where there are no offenders."""
     return dg.AssetCheckResult(
         passed=not offenders, asset_key=asset, check_name=name, metadata={"offenders": offenders}
     )

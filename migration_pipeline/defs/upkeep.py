@@ -9,7 +9,7 @@ from migration_pipeline.core.errors import Fatal, RangeBusy
 from migration_pipeline.core.findings import Finding
 from migration_pipeline.core.sweep import Swept
 from migration_pipeline.defs import pages
-from migration_pipeline.defs.migrated import migrate_job
+from migration_pipeline.defs.migrated import check_result, migrate_job, partitioned_checks
 from migration_pipeline.defs.ranges import GROUP, profile_ranges_partitions
 from migration_pipeline.defs.resources import Migration
 
@@ -91,19 +91,34 @@ def erased_copies(migration: Migration) -> dg.MaterializeResult[None]:
         "Every reference of the range, looked at again with nothing but the stores' word. Red where a user would see "
         "a broken file, or the flag is not true."
     ),
+    check_specs=partitioned_checks(
+        {
+            ("audited_references", "every_reference_leads_to_its_bytes"): (
+                "Does every reference of the range lead to a file, with the bytes that were proven?"
+            ),
+            ("audited_references", "every_flag_is_true"): (
+                "Do flagged profiles refer to the newest bytes, and to none of the source?"
+            ),
+        }
+    ),
 )
-def audited_references(context: dg.AssetExecutionContext, migration: Migration) -> dg.MaterializeResult[None]:
-    """Audit the range; fail on what a user would see."""
+def audited_references(
+    context: dg.AssetExecutionContext, migration: Migration
+) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
+    """Audit the range; fail on what a user would see, and on a flag that is not true."""
     try:
         audited = migration.audit(context.partition_key)
     except (Fatal, RangeBusy) as error:
         raise dg.Failure(str(error), allow_retries=False) from None
     metadata = _audited(audited)
-    bad = {finding: n for finding, n in audited.findings.items() if finding.severity > 1 or finding is Finding.STALE}
-    if bad:
-        found = ", ".join(f"{n} {finding}" for finding, n in bad.items())
-        raise dg.Failure(f"{found}. docs/running.md says what to do.", metadata=metadata, allow_retries=False)
-    return dg.MaterializeResult(metadata=metadata)
+    bad = {finding: audited.findings[finding] for finding in (Finding.DANGLING, Finding.CORRUPT, Finding.STALE)}
+    seen = bad[Finding.DANGLING] + bad[Finding.CORRUPT]
+    yield check_result("audited_references", "every_reference_leads_to_its_bytes", seen)
+    yield check_result("audited_references", "every_flag_is_true", bad[Finding.STALE])
+    if any(bad.values()):
+        found = ", ".join(f"{n} {finding}" for finding, n in bad.items() if n)
+        raise dg.Failure(f"{found}. docs/live-traffic.md says what each means.", metadata, allow_retries=False)
+    yield dg.MaterializeResult(metadata=metadata)
 
 
 def _audited(audited: Audited) -> pages.Metadata:

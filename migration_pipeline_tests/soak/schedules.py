@@ -231,17 +231,21 @@ class _Schedule:
         return True
 
     def _come_to_rest(self) -> None:
-        """Clients finish what they began; old ones are gone. Then runs, until nothing came late any more."""
-        for act in self._app.pending:
-            act()
-        self._app.pending.clear()
-        self._app.forget()
+        """Runs, until nothing came late any more."""
+        self._clients_finish()
         stores = self._world.stores
         migrate_range(self._key, stores, LIMITS)
         self._sweep(stores)
         self._sweep_files(stores)
         if self._world.ledger.requested():
             migrate_range(self._key, stores, LIMITS)
+
+    def _clients_finish(self) -> None:
+        """They finish what they began; old ones are gone for good."""
+        for act in self._app.pending:
+            act()
+        self._app.pending.clear()
+        self._app.forget()
 
     def _judge_again(self) -> None:
         """Another run does nothing at all."""
@@ -257,9 +261,14 @@ class _Schedule:
     def _there_and_back(self) -> None:
         if self._app.missing:  # what is gone at the source cannot go back there
             return
+        watch = Disturbed(self._app, self._told, self._rng, cut_at=self._rng.randint(0, 60))
+        _until_cut(partial(roll_back_range, self._key, watch.stores(self._world.stores)))
+        if not self._judge(at_any_moment):
+            return
+        self._clients_finish()
         roll_back_range(self._key, self._world.stores)
         if self._judge(after_rollback):
-            migrate_range(self._key, self._world.stores, LIMITS)
+            self._come_to_rest()
             self._judge(when_all_is_done)
 
     def _sweep(self, stores: Stores) -> None:
