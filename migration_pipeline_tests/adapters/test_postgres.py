@@ -11,7 +11,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from migration_pipeline.adapters import postgres, postgres_profiles
+from migration_pipeline.adapters import postgres, postgres_locks
 from migration_pipeline.adapters.postgres_ledger import PostgresLedger
 from migration_pipeline.adapters.postgres_profiles import PostgresProfiles
 from migration_pipeline.adapters.postgres_tables import ProfileTable, RelatedTable
@@ -232,7 +232,7 @@ def test_a_profile_that_stays_locked_is_left_and_the_others_are_done(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(postgres, "_TRIES", 1)
-    monkeypatch.setattr(postgres_profiles, "_LOCK_WAIT", "50ms")
+    monkeypatch.setattr(postgres_locks, "_LOCK_WAIT", "50ms")
     app.execute("UPDATE profiles SET photos = '[\"old://3\"]' WHERE id = 3")
     with psycopg.connect(url) as user:
         user.execute("SELECT FROM profiles WHERE id = 1 FOR UPDATE")

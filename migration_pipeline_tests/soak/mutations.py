@@ -7,8 +7,9 @@ from unittest.mock import patch
 
 from psycopg import sql
 
-from migration_pipeline.adapters import postgres_profiles
+from migration_pipeline.adapters import postgres_profiles, postgres_rows
 from migration_pipeline.adapters.firestore import FirestoreDocuments
+from migration_pipeline.adapters.postgres_locks import RowLocks
 from migration_pipeline.adapters.postgres_profiles import PostgresProfiles
 from migration_pipeline.adapters.postgres_range import PostgresRangeLedger
 from migration_pipeline.adapters.s3 import S3Target
@@ -25,15 +26,13 @@ Mutation = Callable[[], Any]
 
 def no_row_locks() -> Any:
     """Rows are read without a lock, and written back whole."""
-    rows, lock = postgres_profiles._rows, PostgresProfiles._lock  # noqa: SLF001 - broken from inside
+    rows, lock = postgres_rows.rows, RowLocks._lock  # noqa: SLF001 - broken from inside
     nothing, stack = sql.SQL(""), ExitStack()
     stack.enter_context(
-        patch.object(postgres_profiles, "_rows", lambda cursor, part, owners, _: rows(cursor, part, owners, nothing))
+        patch.object(postgres_rows, "rows", lambda cursor, part, owners, _: rows(cursor, part, owners, nothing))
     )
     stack.enter_context(
-        patch.object(
-            PostgresProfiles, "_lock", lambda self, cursor, ids, fence, _: lock(self, cursor, ids, fence, nothing)
-        )
+        patch.object(RowLocks, "_lock", lambda self, cursor, ids, fence, _: lock(self, cursor, ids, fence, nothing))
     )
     return stack
 
@@ -41,7 +40,7 @@ def no_row_locks() -> Any:
 def snapshot_written_back() -> Any:
     """Values are replaced as they were when the range was read, not as they are."""
     seen: dict[Any, Any] = {}
-    rows = postgres_profiles._rows  # noqa: SLF001 - broken from inside
+    rows, stack = postgres_rows.rows, ExitStack()
 
     def remembered(cursor: Any, part: Any, owners: Any, suffix: Any) -> Iterable[Any]:
         for row in rows(cursor, part, owners, suffix):
@@ -50,7 +49,10 @@ def snapshot_written_back() -> Any:
                 seen[key] = row
             yield seen.get(key, row)
 
-    return patch.object(postgres_profiles, "_rows", remembered)
+    # Read without a lock by the one module, and under it by the other.
+    stack.enter_context(patch.object(postgres_rows, "rows", remembered))
+    stack.enter_context(patch.object(postgres_profiles, "rows", remembered))
+    return stack
 
 
 def no_precondition() -> Any:

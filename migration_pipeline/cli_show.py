@@ -1,0 +1,85 @@
+"""What all commands share: exit codes, refusals in words, tables and JSON."""
+
+import json
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec
+
+import click
+
+from migration_pipeline.core.errors import Fatal, MigrationError
+
+P = ParamSpec("P")
+LEFT, REFUSED = 1, 2
+
+as_json = click.option("--json", "json_", is_flag=True, help="Print JSON instead of tables.")
+
+
+def honest(command: Callable[P, None]) -> Callable[P, None]:
+    """Turn our errors into one clear message and the right exit code."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except Fatal as error:
+            say_refusal(error)
+            sys.exit(REFUSED)
+        except MigrationError as error:
+            click.secho(f"{error}", fg="red", err=True)
+            sys.exit(LEFT)
+
+    return run
+
+
+def say_refusal(error: Fatal) -> None:
+    """Which setting, why, and what would be right."""
+    click.secho(f"{error.setting}: {error.message}", fg="red", bold=True, err=True)
+    if error.remedy:
+        click.echo(error.remedy, err=True)
+
+
+def print_status(state: Any) -> None:  # noqa: ANN401 - commands.status.Status, imported late
+    """How far the migration is."""
+    rows = [
+        [
+            "ranges",
+            f"{state.done} of {state.ranges} done, {state.incomplete} with profiles left, {state.working} working"
+            + (f", {state.rolled_back} rolled back" if state.rolled_back else ""),
+        ],
+        [
+            "profiles",
+            f"{state.migrated} migrated, {state.nothing_to_move} with nothing to move, {state.waiting} waiting",
+        ],
+        ["files", f"{state.copied} copied, {state.bytes / 1e6:,.1f} MB"],
+        *([f"waiting for {reason}", f"{n} profiles"] for reason, n in state.waiting_for.most_common()),
+    ]
+    print_table(["", ""], rows)
+
+
+def print_table(head: list[str], rows: list[list[str]]) -> None:
+    """Columns of plain text."""
+    from rich.console import Console  # noqa: PLC0415 - as above
+    from rich.table import Table  # noqa: PLC0415 - as above
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    table = Table(*head, box=None, show_header=any(head), pad_edge=False)
+    colours = {"ok": "green", "warning": "yellow", "failure": "bold red"}
+    for row in rows:
+        # As plain text: names come from users, and rich would read square brackets as markup.
+        table.add_row(*(Text(cell, style=colours.get(cell, "")) for cell in row))
+    console = Console()
+    # In a pipe there is no window to fit into: cells would be cut for nothing.
+    (console if console.is_terminal else Console(width=240)).print(table)
+
+
+def short(name: str, most: int = 60) -> str:
+    """A name on one line, its middle left out where it is long."""
+    visible = name if name.isprintable() else name.encode("unicode_escape").decode()
+    return visible if len(visible) <= most else visible[: most // 2] + "…" + visible[-most // 2 :]
+
+
+def print_json(value: object) -> None:
+    """For scripts."""
+    click.echo(json.dumps(value, indent=2, default=str))
