@@ -1,10 +1,11 @@
 """The promises broken on purpose, one at a time: what the schedules must find."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 from unittest.mock import patch
 
+from google.api_core.exceptions import NotFound
 from psycopg import sql
 
 from migration_pipeline.adapters import postgres_profiles, postgres_rows
@@ -60,7 +61,8 @@ def no_precondition() -> Any:
 
     def commit(_: Any, changes: Sequence[Any]) -> bool:
         for snapshot, fields in changes:
-            snapshot.reference.update(fields)
+            with suppress(NotFound):
+                snapshot.reference.update(fields)
         return True
 
     return patch.object(FirestoreDocuments, "_commit", commit)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from http.client import HTTPConnection
+from http.client import HTTPConnection, RemoteDisconnected
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -373,8 +373,13 @@ class App:
         if not parts.netloc:
             return None
         connection = self._connections.setdefault(parts.netloc, HTTPConnection(parts.netloc, timeout=60))
-        connection.request("GET", parts.path)
-        answer = connection.getresponse()
+        try:
+            connection.request("GET", parts.path)
+            answer = connection.getresponse()
+        except (RemoteDisconnected, ConnectionError):  # it was kept for too long
+            connection.close()
+            connection.request("GET", parts.path)
+            answer = connection.getresponse()
         body = answer.read()
         return body if answer.status == HTTPStatus.OK else None
 
