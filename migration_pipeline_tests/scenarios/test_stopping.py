@@ -22,7 +22,7 @@ def test_a_stopped_migration_can_be_taken_up_again(make_world: MakeWorld) -> Non
     assert world.command("plan", "--apply").returncode == 0
     with subprocess.Popen(
         [sys.executable, "-m", "migration_pipeline.cli", "migrate"],
-        env={**os.environ, **world.environment, "MIGRATION_COPY__REQUESTS_PER_SECOND": "10"},
+        env={**os.environ, **world.environment, "MIGRATION_COPY__REQUESTS_PER_SECOND": "3"},
         cwd=world.folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
