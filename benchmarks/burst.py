@@ -22,9 +22,9 @@ from migration_pipeline.core.copy_file import Copier, CopyLimits
 from migration_pipeline.core.model import CopyResult, SourceFile, WantedFile
 from migration_pipeline.core.transfer import transfer
 from migration_pipeline.core.urls import KeyTemplate, UrlRules
+from migration_pipeline.event_loop import run
 from migration_pipeline.sandbox import Sandbox
 from migration_pipeline.sandbox.fault_proxy import Fault, FaultProxy
-from migration_pipeline.stores import run
 
 DRAWING = Path(__file__).parents[1] / "docs" / "images" / "burst.svg"
 FILES, SIZE, IN_FLIGHT = 6000, 20_000, 64

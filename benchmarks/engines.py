@@ -41,7 +41,7 @@ def ours(task: Task) -> None:
     from migration_pipeline.core.model import SourceFile, WantedFile  # noqa: PLC0415 - as above
     from migration_pipeline.core.transfer import Transferred, transfer  # noqa: PLC0415 - as above
     from migration_pipeline.core.urls import KeyTemplate, UrlRules  # noqa: PLC0415 - as above
-    from migration_pipeline.stores import run  # noqa: PLC0415 - as above
+    from migration_pipeline.event_loop import run  # noqa: PLC0415 - as above
 
     rules = UrlRules(
         account_url=task.account_url,

@@ -1,10 +1,7 @@
 """The composition root: opens the stores that the settings name."""
 
-import asyncio
-import sys
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
-from typing import Any, TypeVar
 
 from migration_pipeline.adapters.azure_blob import AzureBlobSource, AzureCredentials
 from migration_pipeline.adapters.no_documents import NoDocuments
@@ -20,9 +17,8 @@ from migration_pipeline.core.migrate import Stores
 from migration_pipeline.core.plan import RangeSize
 from migration_pipeline.core.ports import DocumentStore, SourceStore, TargetStore
 from migration_pipeline.core.urls import KeyTemplate, UrlKind, UrlRules
+from migration_pipeline.event_loop import run
 from migration_pipeline.settings import Settings
-
-T = TypeVar("T")
 
 
 def url_rules(settings: Settings) -> UrlRules:
@@ -170,16 +166,6 @@ def copy_limits(settings: Settings) -> CopyLimits:
 def range_size(settings: Settings) -> RangeSize:
     """How large ranges are to be."""
     return RangeSize(settings.plan.profiles_per_range, settings.plan.files_per_range)
-
-
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run in an event loop of its own: uvloop, where it has a build."""
-    if sys.platform == "win32":
-        return asyncio.run(work)
-    import uvloop  # noqa: PLC0415 - not on every platform
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(work)
 
 
 def _bucket_urls(settings: Settings) -> list[str]:

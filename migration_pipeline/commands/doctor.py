@@ -11,6 +11,7 @@ from typing import NamedTuple
 from migration_pipeline.commands.dagster_instance import daemon_alive, instance
 from migration_pipeline.core.errors import Fatal, MigrationError
 from migration_pipeline.core.model import FileHeaders
+from migration_pipeline.event_loop import run
 from migration_pipeline.settings import Settings
 from migration_pipeline.stores import (
     open_documents,
@@ -18,7 +19,6 @@ from migration_pipeline.stores import (
     open_profiles,
     open_source,
     open_target,
-    run,
     url_rules,
 )
 
