@@ -205,7 +205,7 @@ MUTATIONS: Mapping[Mutation, set[int]] = {
     missing_files_blanked: {1, 2, 3, 7},
     one_bad_file_stops_all: {7},
     nothing_recorded: {5, 6, 7},
-    no_sweep: {2, 7},
+    no_sweep: {2, 5, 7},
     erased_while_referred_to: {1},
     nothing_erased: {0},
     rollback_by_half: {10},
