@@ -25,14 +25,16 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         interrupt = _Interrupt(runner.get_loop())
         signal.signal(signal.SIGINT, interrupt.called)
         try:
-            return runner.run(interrupt.watch(work))
-        except asyncio.CancelledError:
+            result = runner.run(interrupt.watch(work))
+        except BaseException:
             if not interrupt.came:
                 raise
         finally:
             signal.signal(signal.SIGINT, handler)
-    handler(signal.SIGINT, None)
-    raise KeyboardInterrupt  # the handler did not mind; the work is over all the same
+    if interrupt.came:  # perhaps too late to cancel anything: it counts all the same
+        handler(signal.SIGINT, None)
+        raise KeyboardInterrupt  # the handler did not mind, but the work may have been cut off
+    return result
 
 
 class _Interrupt:

@@ -53,6 +53,27 @@ def test_an_interrupt_ends_the_work_in_order(does: str) -> None:
     assert cleaned_up == [True]
 
 
+def test_an_interrupt_that_comes_as_the_work_ends_is_not_lost() -> None:
+    async def work() -> int:
+        signal.raise_signal(signal.SIGINT)
+        return 5
+
+    with raising(), pytest.raises(Interrupted):
+        run(work())
+
+
+def test_an_interrupt_counts_more_than_what_it_breaks() -> None:
+    async def work() -> None:
+        signal.raise_signal(signal.SIGINT)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            raise ValueError("cleaning up failed")
+
+    with raising(), pytest.raises(Interrupted):
+        run(work())
+
+
 def test_results_and_errors_pass_and_the_handler_is_put_back() -> None:
     async def fail() -> None:
         raise ValueError("no")

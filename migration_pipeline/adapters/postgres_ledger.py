@@ -42,6 +42,7 @@ class RangeState(NamedTuple):
     copied: int
     bytes: int
     rolled_back: bool
+    requested: bool
 
 
 class Request(NamedTuple):
@@ -131,8 +132,8 @@ class PostgresLedger:
         bounds = _range(found[0])
         # The lock belongs to a connection of its own: it ends with this process, however that ends.
         with connect(self._url, setting=SETTING) as lock:
-            name = f"migration_pipeline range {self._schema} {range_key}"
-            row = lock.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [name]).fetchone()
+            name = [self._lock_name(range_key)]
+            row = lock.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", name).fetchone()
             if row != (True,):
                 raise RangeBusy(range_key)
             ((epoch,),) = self._query(
@@ -160,12 +161,20 @@ class PostgresLedger:
         )
 
     def requested(self) -> Sequence[Request]:
-        """Ranges that a run is asked for, oldest first."""
+        """Ranges that a run is asked for and none is at work in, oldest first."""
         rows = self._query(
             "SELECT key, requested_at, requested_why FROM {s}.ranges WHERE requested_at IS NOT NULL"
             " ORDER BY requested_at, range_id"
         )
-        return [Request(*row) for row in rows]
+        return [Request(*row) for row in rows if not self._is_held(row[0])]
+
+    def _is_held(self, range_key: str) -> bool:
+        # Taken for the length of this statement.
+        free = "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))"
+        return self._query(free, [self._lock_name(range_key)]) != [(True,)]
+
+    def _lock_name(self, range_key: str) -> str:
+        return f"migration_pipeline range {self._schema} {range_key}"
 
     def find(self, files: Sequence[SourceFile]) -> Mapping[SourceFile, KnownFile]:
         """Those of the files that any range knows."""
@@ -178,7 +187,7 @@ class PostgresLedger:
     def dropped(self, *, seconds: float) -> Sequence[Dropped]:
         rows = self._query(
             "SELECT f.container, f.blob, f.etag, f.versions, array_agg(DISTINCT r.key),"
-            " array_agg(DISTINCT w.profile_id), bool_and(r.numeric_ids)"
+            " array_agg(DISTINCT w.profile_id), bool_and(r.numeric_ids), f.noted_at"
             " FROM {s}.files f JOIN {s}.wanted w USING (file_id) JOIN {s}.ranges r USING (range_id)"
             " WHERE ((f.ours AND f.etag IS NOT NULL) OR coalesce(f.outcome, 'gave_up') = 'gave_up')"
             " AND f.file_id IN (SELECT file_id FROM {s}.wanted WHERE dropped_at IS NOT NULL)"
@@ -188,8 +197,8 @@ class PostgresLedger:
             [seconds],
         )
         return [
-            Dropped(SourceFile(container, blob), etag, versions, keys, [int(i) if numeric else i for i in ids])
-            for container, blob, etag, versions, keys, ids, numeric in rows
+            Dropped(SourceFile(*name), etag, versions, keys, [int(i) if numeric else i for i in ids], noted_at)
+            for *name, etag, versions, keys, ids, numeric, noted_at in rows
         ]
 
     def begin_erasing(self, files: Sequence[SourceFile]) -> Sequence[SourceFile]:
@@ -269,7 +278,8 @@ class PostgresLedger:
         """Every range with its newest counters, in id order."""
         rows = self._query(
             "SELECT key, profiles, started_at IS NOT NULL, started_at IS NOT NULL AND ended_at IS NULL,"
-            " report, copied, bytes, rolled_back_at IS NOT NULL FROM {s}.ranges ORDER BY range_id"
+            " report, copied, bytes, rolled_back_at IS NOT NULL, requested_at IS NOT NULL"
+            " FROM {s}.ranges ORDER BY range_id"
         )
         return [RangeState(*row) for row in rows]
 

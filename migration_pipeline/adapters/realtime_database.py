@@ -7,12 +7,13 @@ is read again. What lies beside the fields is neither read nor written.
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from migration_pipeline.adapters.firebase_app import CREDENTIALS, connect
 from migration_pipeline.adapters.write_rate import WriteRate
-from migration_pipeline.core.errors import Fatal, MigrationError, Transient
+from migration_pipeline.core.errors import Fatal, Transient
 from migration_pipeline.core.model import ProfileId, Rewritten
 from migration_pipeline.core.ports import Fence
 from migration_pipeline.core.values import ReplaceFor, replace_in, strings_in
@@ -110,25 +111,19 @@ class RealtimeDatabaseDocuments:
         yield from self._pool.map(lambda one: self._get(*one), wanted)
 
     def _get(self, profile_id: ProfileId, path: str) -> _Node:
-        try:
+        with _translated():
             value, etag = self._reference(path).get(etag=True)
-        except Exception as error:  # noqa: BLE001 - translated, or raised as it is
-            raise _translated(error) from None
         return _Node(profile_id, path, value, etag)
 
     def _write(self, change: tuple[_Node, Any, int]) -> bool:
         node, value, _ = change
-        try:
+        with _translated():
             wrote, _, _ = self._reference(node.path).set_if_unchanged(node.etag, value)
-        except Exception as error:  # noqa: BLE001 - as above
-            raise _translated(error) from None
         return bool(wrote)
 
     def _is_there(self, profile_id: ProfileId) -> bool:
-        try:
+        with _translated():
             return self._reference(self._path(profile_id)).get(shallow=True) is not None
-        except Exception as error:  # noqa: BLE001 - as above
-            raise _translated(error) from None
 
     def _reference(self, path: str) -> Any:  # noqa: ANN401 - firebase-admin has no types
         from firebase_admin import db  # noqa: PLC0415 - loaded already
@@ -144,14 +139,18 @@ class RealtimeDatabaseDocuments:
         return bool(text) and text.isprintable() and "/" not in text and not _NOT_IN_KEYS & set(text)
 
 
-def _translated(error: Exception) -> Exception:
+@contextmanager
+def _translated() -> Iterator[None]:
     from firebase_admin import exceptions  # noqa: PLC0415 - loaded already
 
-    if isinstance(error, MigrationError) or not isinstance(error, exceptions.FirebaseError):
-        return error
-    said = f"the Realtime Database answered {type(error).__name__}"
-    if isinstance(error, exceptions.UnauthenticatedError | exceptions.PermissionDeniedError):
-        return Fatal(said, setting=CREDENTIALS, remedy="Grant the service account roles/firebasedatabase.admin.")
-    if isinstance(error, exceptions.InvalidArgumentError | exceptions.NotFoundError):
-        return Fatal(said, setting="firebase.database_url", remedy="Check firebase.database_url, document and fields.")
-    return Transient(said)
+    try:
+        yield
+    except exceptions.FirebaseError as error:
+        said = f"the Realtime Database answered {type(error).__name__}"
+        if isinstance(error, exceptions.UnauthenticatedError | exceptions.PermissionDeniedError):
+            remedy = "Grant the service account roles/firebasedatabase.admin."
+            raise Fatal(said, setting=CREDENTIALS, remedy=remedy) from None
+        if isinstance(error, exceptions.InvalidArgumentError | exceptions.NotFoundError):
+            remedy = "Check firebase.database_url, document and fields."
+            raise Fatal(said, setting="firebase.database_url", remedy=remedy) from None
+        raise Transient(said) from None

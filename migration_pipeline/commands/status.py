@@ -73,8 +73,9 @@ def status(ledger: PostgresLedger, keys: set[str] | None = None) -> Status:
 
 
 def is_done(state: RangeState) -> bool:
-    """Whether the range's newest run ended with nobody waiting, and was not undone."""
-    return not state.running and not state.rolled_back and state.report is not None and state.report["waiting"] == 0
+    """Whether the range's newest run ended with nobody waiting, was not undone, and nothing came late since."""
+    undone = state.running or state.rolled_back or state.requested
+    return not undone and state.report is not None and state.report["waiting"] == 0
 
 
 def _add(total: Status, state: RangeState) -> None:

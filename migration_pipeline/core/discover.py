@@ -74,7 +74,10 @@ def _wishes_of(profile: Profile, copies: Sequence[str] | None, urls: UrlRules, f
         _keep(found.drifted_examples, profile.profile_id)
     # The database's spelling counts where both sites name a file: clients of Firebase get the app's from there.
     refs = {ref.file: ref for ref in (*there, *here)}
-    return [Wish(profile.profile_id, file, ref.shown, ref.had_query) for file, ref in refs.items() if file is not None]
+    with_query = {ref.file for ref in (*there, *here) if ref.had_query}
+    return [
+        Wish(profile.profile_id, file, ref.shown, file in with_query) for file, ref in refs.items() if file is not None
+    ]
 
 
 def _classified(profile_id: ProfileId, strings: Sequence[str], urls: UrlRules, found: Discovered) -> list[Reference]:

@@ -22,6 +22,7 @@ from migration_pipeline.core.ports import Dropped, Erased, SourceStore, TargetSt
 from migration_pipeline.core.rewrite import batches
 
 _AT_ONCE = 16
+_NEEDLES = 500  # names that one search of a table looks for
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]+")
 """Characters that stand for themselves in a URL: RFC 3986, section 2.3."""
 
@@ -52,27 +53,29 @@ def erase(stores: Stores, *, seconds: float) -> Erasure:
         stores: everything to talk to.
         seconds: since the last reference went.
     """
-    done = Erasure()
-    for ranges, group in groupby(stores.ledger.dropped(seconds=seconds), key=lambda item: tuple(item.ranges)):
+    done, dropped = Erasure(), stores.ledger.dropped(seconds=seconds)
+    # All tables are searched once, for all of them, before any range is held. What a run of ours re-points after that,
+    # its range has come to want again, and begin_erasing leaves it out.
+    named = referred_to({item.file for item in dropped}, stores)
+    for ranges, group in groupby(dropped, key=lambda item: tuple(item.ranges)):
         with ExitStack() as stack:
             try:
-                # While these ranges are held, none of their profiles can be given a reference to these copies.
+                # While these ranges are held, no run of ours gives their profiles a reference to these copies.
                 for key in ranges:
                     stack.enter_context(stores.ledger.hold(key, run=False))
             except RangeBusy as busy:
                 done.busy.append(busy.range_key)
                 continue
-            _erase(list(group), stores, done)
+            _erase(list(group), named, stores, done)
     return done
 
 
-def _erase(dropped: Sequence[Dropped], stores: Stores, done: Erasure) -> None:
+def _erase(dropped: Sequence[Dropped], named: set[SourceFile], stores: Stores, done: Erasure) -> None:
     begun = set(stores.ledger.begin_erasing([item.file for item in dropped]))
-    held = referred_to(begun, [id_ for item in dropped for id_ in item.profiles], stores)
-    stores.ledger.spare(sorted(begun & held))
+    held = begun & (named | still_held(begun, [id_ for item in dropped for id_ in item.profiles], stores))
+    stores.ledger.spare(sorted(held))
     to_go = [item for item in dropped if item.file in begun - held]
-    done.spared += len(begun & held)
-
+    done.spared += len(held)
     items = {item.file: item for item in to_go}
 
     async def remove() -> dict[SourceFile, int | None]:
@@ -81,7 +84,7 @@ def _erase(dropped: Sequence[Dropped], stores: Stores, done: Erasure) -> None:
             async def one(file: SourceFile) -> int | None:
                 item, key = items[file], stores.urls.key_of(file)
                 if item.etag is None:
-                    return await _erase_unsure(file, key, source, target)
+                    return await _erase_unsure(item, key, source, target)
                 return await target.erase(key, item.etag, item.versions)
 
             return await ask_each(items, one, at_once=_AT_ONCE)
@@ -96,16 +99,16 @@ def _erase(dropped: Sequence[Dropped], stores: Stores, done: Erasure) -> None:
     done.unproven += [str(file) for file, count in removed.items() if count is None]
 
 
-async def _erase_unsure(file: SourceFile, key: str, source: SourceStore, target: TargetStore) -> int | None:
-    """A run was cut off at this file: what is under its key is ours if it has the source's bytes.
+async def _erase_unsure(item: Dropped, key: str, source: SourceStore, target: TargetStore) -> int | None:
+    """A run was cut off at this file: what is under its key is ours if it is younger than our wish, and has its bytes.
 
     Returns:
         How many objects were removed; `None` where there is one of which nobody can say whose it is.
     """
     there = await target.describe(key, read=True)
-    if there is None:
-        return 0
-    if there.md5 != await _md5_at_source(file, source, there.size):
+    if there is None or there.made_at is None or there.made_at < item.noted_at.replace(microsecond=0):
+        return 0  # nothing, or somebody else's from before
+    if there.md5 != await _md5_at_source(item.file, source, there.size):
         return None
     return await target.erase(key, there.etag, [there.version] if there.version else [])
 
@@ -123,19 +126,29 @@ async def _md5_at_source(file: SourceFile, source: SourceStore, size: int) -> by
     return hashlib.md5(blob.body, usedforsecurity=False).digest() if blob.body is not None else blob.md5
 
 
-def referred_to(files: Collection[SourceFile], profile_ids: Sequence[ProfileId], stores: Stores) -> set[SourceFile]:
-    """Those of the files that anybody refers to: any row, and the documents of those rows and of these profiles."""
+def referred_to(files: Collection[SourceFile], stores: Stores) -> set[SourceFile]:
+    """Those of the files that any row refers to, or the document of such a row; searches all tables."""
     if not files:
         return set()
-    judge = Judge(dict.fromkeys(files, KnownFile(None, waived=False)), stores.urls)
-    held, others = set[SourceFile](), set(profile_ids)
-    for batch in stores.profiles.holding(sorted({needle(file) for file in files})):
-        others.difference_update(profile.profile_id for profile in batch)
-        held |= _held_by(batch, judge, stores)
-    for ids in batches(sorted(others, key=str)):
+    judge, held = _judge_of(files, stores), set[SourceFile]()
+    needles = sorted({needle(file) for file in files})
+    for start in range(0, len(needles), _NEEDLES):
+        for batch in stores.profiles.holding(needles[start : start + _NEEDLES]):
+            held |= _held_by(batch, judge, stores)
+    return held & set(files)
+
+
+def still_held(files: Collection[SourceFile], profile_ids: Sequence[ProfileId], stores: Stores) -> set[SourceFile]:
+    """Those of the files that these profiles, who once needed them, refer to, in row or document."""
+    judge, held = _judge_of(files, stores), set[SourceFile]()
+    for ids in batches(sorted(set(profile_ids), key=str)):
         rows = {profile.profile_id: profile for profile in stores.profiles.find(ids)}
         held |= _held_by([rows.get(id_) or _gone(id_) for id_ in ids], judge, stores)
     return held & set(files)
+
+
+def _judge_of(files: Collection[SourceFile], stores: Stores) -> Judge:
+    return Judge(dict.fromkeys(files, KnownFile(None, waived=False)), stores.urls)
 
 
 def _held_by(profiles: Sequence[Profile], judge: Judge, stores: Stores) -> set[SourceFile]:

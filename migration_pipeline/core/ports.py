@@ -269,6 +269,7 @@ class Dropped(NamedTuple):
         versions: of the object that we made, on a bucket with versioning.
         ranges: whose profiles once needed it.
         profiles: these profiles.
+        noted_at: when a profile was first seen to need it.
     """
 
     file: SourceFile
@@ -276,6 +277,7 @@ class Dropped(NamedTuple):
     versions: Sequence[str]
     ranges: Sequence[str]
     profiles: Sequence[ProfileId]
+    noted_at: datetime
 
 
 class Erased(NamedTuple):

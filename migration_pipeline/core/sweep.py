@@ -58,10 +58,12 @@ def sweep_profiles(batches: Iterable[Sequence[Profile]], stores: Stores) -> Swep
         suspects = {file for files in held.values() for file in files}
         waived = {file for file, state in stores.ledger.find(sorted(suspects)).items() if state.waived}
         late = [id_ for id_, files in held.items() if set(files) - waived]
-        # Asked for first: a crash in between makes a run too many, and none too few.
         wanted = {found.key for id_ in late if (found := range_of(id_, ranges)) is not None}
+        # Asked for first: a crash in between makes a run too many, and none too few. And once more: a run that began in
+        # between may have set the flags that are cleared here.
         stores.ledger.request(sorted(wanted), LATE_REFERENCE)
         stores.profiles.clear_flags(late)
+        stores.ledger.request(sorted(wanted), LATE_REFERENCE)
         swept.looked_at += len(flagged)
         swept.late += len(late)
         swept.ranges |= wanted

@@ -1,6 +1,7 @@
 """What looks after a migration: sweeps for what came late, erasing, audits, and the way back."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import dagster as dg
 
@@ -202,14 +203,15 @@ erase_schedule = dg.ScheduleDefinition(
     description="Runs the ranges again in which something came late. Turn it on together with the sweep.",
 )
 def requested_ranges(context: dg.SensorEvaluationContext, migration: Migration) -> Iterator[dg.RunRequest]:
-    """A run for each range that is asked for, once for each time that it is."""
+    """A run for each range that is asked for; another each hour that none has begun, should one have been refused."""
+    hour = datetime.now(UTC).strftime("%Y-%m-%dT%H")
     known = set(context.instance.get_dynamic_partitions(str(profile_ranges_partitions.name)))
     with migration.ledger() as ledger:
         requested = ledger.requested()
     for request in requested:
         if request.range_key in known:
             yield dg.RunRequest(
-                run_key=f"{request.range_key} {request.at.isoformat()}",
+                run_key=f"{request.range_key} {request.at.isoformat()} {hour}",
                 partition_key=request.range_key,
                 tags={"migration/why": request.why},
             )

@@ -270,6 +270,18 @@ def test_a_copy_whose_reply_was_lost_is_ours_and_an_older_object_is_not(ledger: 
     assert (dropped.file, dropped.versions, dropped.profiles) == (FILE, ["v1"], [1])
 
 
+def test_a_range_is_asked_for_until_a_run_begins_and_not_while_one_is_at_work(url: str, ledger: PostgresLedger) -> None:
+    with closing(PostgresLedger(url, "migration")) as other:
+        ledger.request([RANGE.key], "late")
+        assert [(item.range_key, item.why) for item in other.requested()] == [(RANGE.key, "late")]
+        assert [state.requested for state in ledger.states()] == [True]
+        with ledger.hold(RANGE.key):
+            assert other.requested() == []
+            ledger.request([RANGE.key], "later")
+            assert other.requested() == []  # nobody could begin
+        assert [item.why for item in other.requested()] == ["later"]
+
+
 def test_a_copy_that_a_range_has_come_to_want_is_not_erased(ledger: PostgresLedger) -> None:
     with ledger.hold(RANGE.key) as (_, held):
         held.want([wish(1)])
@@ -286,6 +298,6 @@ def test_a_copy_that_a_range_has_come_to_want_is_not_erased(ledger: PostgresLedg
         assert not held.known()[FILE].verified
         held.want([wish(3)])
         assert held.unfinished() == []
-        (item,) = [Dropped(FILE, "etag", [], [RANGE.key], [1])]
+        item = Dropped(FILE, "etag", [], [RANGE.key], [1], datetime.now(UTC))
         ledger.erased([Erased(item, "photos/a.jpg", 1)])
         assert [wanted.file for wanted in held.unfinished()] == [FILE]

@@ -219,6 +219,7 @@ def test_on_a_bucket_with_versioning_our_versions_go_and_others_stay(
             there = await target.describe("a")
             assert there is not None
             assert (there.version, there.etag) == (second.version, second.etag)
+            assert (await target.describe("a", read=True)) == there._replace(md5=md5(b"second"))
             client.put_object(Bucket=bucket.name, Key="a", Body=b"the app's")
             # Without the versions' names nothing goes: a plain delete would only hide them all.
             assert await target.erase("a", second.etag, []) == 0

@@ -47,11 +47,13 @@ def _place(app: App, user: User, place: str, found: list[tuple[str | None, str]]
 def when_all_is_done(app: App) -> Iterator[Broken]:
     """What must hold after runs that nobody disturbed."""
     yield from at_any_moment(app)
-    unproven = _copied_unnoticed(app)
+    unnoticed = _copied_unnoticed(app)
     bad = app.missing | {key.rpartition("/")[2].removesuffix(".jpg") for key in app.planted if "uploads/" not in key}
     for user in app.users:
         if user.gone:
             continue
+        # Such a profile waits; one that is flagged has no excuse.
+        unproven = set() if app.flag(user) else unnoticed
         refs = [
             (uid, url)
             for place, found in app.held(user).items()
