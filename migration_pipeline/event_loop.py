@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
 
@@ -27,14 +27,20 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         try:
             result = runner.run(interrupt.watch(work))
         except BaseException:
-            if not interrupt.came:
-                raise
+            if interrupt.came:
+                _hand_over(handler)
+            raise
         finally:
             signal.signal(signal.SIGINT, handler)
-    if interrupt.came:  # perhaps too late to cancel anything: it counts all the same
-        handler(signal.SIGINT, None)
-        raise KeyboardInterrupt  # the handler did not mind, but the work may have been cut off
+    if interrupt.came:  # too late to cancel anything: it counts all the same
+        _hand_over(handler)
     return result
+
+
+def _hand_over(handler: Callable[[int, FrameType | None], Any]) -> NoReturn:
+    """Let the handler raise what it raises; where it does not mind, the work may have been cut off all the same."""
+    handler(signal.SIGINT, None)
+    raise KeyboardInterrupt
 
 
 class _Interrupt:

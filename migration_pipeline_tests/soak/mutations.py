@@ -14,7 +14,7 @@ from migration_pipeline.adapters.postgres_locks import RowLocks
 from migration_pipeline.adapters.postgres_profiles import PostgresProfiles
 from migration_pipeline.adapters.postgres_range import PostgresRangeLedger
 from migration_pipeline.adapters.s3 import S3Target
-from migration_pipeline.core import confirm, erase, migrate, rewrite, rollback, sweep
+from migration_pipeline.core import erase, migrate, rewrite, rollback, sweep
 from migration_pipeline.core.copy_file import Copier
 from migration_pipeline.core.errors import Fatal
 from migration_pipeline.core.model import KnownFile, Outcome, SourceFile
@@ -69,17 +69,30 @@ def no_precondition() -> Any:
 
 
 def flag_before_firebase() -> Any:
-    """The flag is set by the database alone."""
-    original = confirm.confirm
+    """The flag is set by the database alone, and the documents are re-pointed after it."""
+    rewritten, confirmed, stack = migrate.rewrite, migrate.confirm, ExitStack()
+    later: list[Callable[[], Any]] = []
+
+    class Nothing:
+        def read(self, _: Any) -> Mapping[Any, Any]:
+            return {}
+
+    def put_off(site: Any, **given: Any) -> Any:
+        if hasattr(site, "clear_flags"):  # the database
+            later.clear()
+            return rewritten(site, **given)
+        later.append(lambda: rewritten(site, **given))
+        return rewrite.Rewritten()
 
     def early(bounds: Any, **given: Any) -> Any:
-        class Nothing:
-            def read(self, _: Any) -> Mapping[Any, Any]:
-                return {}
+        found = confirmed(bounds, **{**given, "documents": Nothing()})
+        for documents in later:
+            documents()
+        return found
 
-        return original(bounds, **{**given, "documents": Nothing()})
-
-    return patch.object(migrate, "confirm", early)
+    stack.enter_context(patch.object(migrate, "rewrite", put_off))
+    stack.enter_context(patch.object(migrate, "confirm", early))
+    return stack
 
 
 def flag_without_another_look() -> Any:
