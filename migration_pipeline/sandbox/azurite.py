@@ -28,7 +28,8 @@ class AzuriteServer:
         self._process = ServerProcess(
             "Azurite",
             [
-                *(str(_node() / "bin/node"), str(script), "--silent", "--inMemoryPersistence", "--disableTelemetry"),
+                *(str(_node() / "bin/node"), "--require", str(_PACKAGE / "keep_extents.js"), str(script)),
+                *("--silent", "--inMemoryPersistence", "--disableTelemetry"),
                 # The SDK speaks a newer version of the protocol than the emulator knows.
                 *("--skipApiVersionCheck", "--blobHost", "127.0.0.1", "--blobPort", str(self.port)),
             ],

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from migration_pipeline.sandbox import azurite
 from migration_pipeline.sandbox.processes import SandboxUnavailable, ServerProcess
 
 OWNER = """
 import sys, time
 from pathlib import Path
+from migration_pipeline.sandbox import azurite
 from migration_pipeline.sandbox.processes import ServerProcess
 folder = Path(sys.argv[1])
 code = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(600)"
@@ -56,3 +58,16 @@ def test_a_server_that_dies_is_told_with_its_last_words(tmp_path: Path) -> None:
     with pytest.raises(SandboxUnavailable, match="no such port"):
         server.wait_ready(lambda: False)
     server.close()
+
+
+def test_azurite_never_stands_still_to_collect_bytes() -> None:
+    """It would, ten minutes after its start: longer than any test may take."""
+    script = azurite._installed() / "node_modules/azurite/dist/src/blob"  # noqa: SLF001 - where it is installed
+    keep = Path(azurite.__file__).with_name("azurite_package") / "keep_extents.js"
+    code = (
+        f"process.argv[1] = '{script}/main.js'; require('{keep}');"
+        f"const {{default: Collector}} = require('{script}/gc/BlobGCManager.js');"
+        "console.log(new Collector(null, null, null, () => {}, null).gcIntervalInMS);"
+    )
+    node = [str(azurite._node() / "bin/node"), "-e", code]  # noqa: SLF001 - the Node that runs it
+    assert int(subprocess.run(node, capture_output=True, text=True, check=True).stdout) > 7 * 24 * 3600 * 1000
