@@ -62,7 +62,13 @@ class LiveApps:
         url = world.servers.database_url
         self._databases = [connect(url, lock_timeout="30s") for _ in range(THREADS)]
         self.apps = [
-            App(world.servers, 10 * (n + 1), random.Random(self._rng.random()), self._databases[n % THREADS])
+            App(
+                world.servers,
+                10 * (n + 1),
+                random.Random(self._rng.random()),
+                self._databases[n % THREADS],
+                deletes=0.1,
+            )
             for n in range(APPS)
         ]
         self.failed: list[str] = []
@@ -170,8 +176,13 @@ def workload(world: World, *, edits: int, seed: int = 1) -> tuple[Told, Sequence
 
 
 def _until(live: LiveApps, edits: int) -> None:
+    seen, since = live.edits, time.monotonic()
     while live.edits < edits:
         time.sleep(0.05)
+        if live.edits > seen:
+            seen, since = live.edits, time.monotonic()
+        elif time.monotonic() > since + 60:
+            raise TimeoutError(f"users stand still after {seen} edits: {live.failed[-3:]}")
 
 
 def judged(live: LiveApps) -> Told:

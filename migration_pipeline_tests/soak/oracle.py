@@ -15,6 +15,7 @@ class Broken(NamedTuple):
 
 def at_any_moment(app: App) -> Iterator[Broken]:
     """What must hold whatever is half done."""
+    yield from (Broken(3, lost) for lost in app.lost)
     for user in app.users:
         held = app.held(user)
         for place, found in held.items():

@@ -9,6 +9,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.client import HTTPConnection, RemoteDisconnected
@@ -71,9 +72,24 @@ class App:
     """Three users, and their acts. `edits` counts what was written."""
 
     def __init__(
-        self, servers: Servers, first_id: int, rng: random.Random, database: "psycopg.Connection[Any] | None" = None
+        self,
+        servers: Servers,
+        first_id: int,
+        rng: random.Random,
+        database: "psycopg.Connection[Any] | None" = None,
+        *,
+        deletes: float = 0.7,
     ) -> None:
-        self.servers, self.rng = servers, rng
+        """Nothing exists yet.
+
+        Args:
+            servers: where everything is.
+            first_id: of the first user.
+            rng: draws the acts.
+            database: where several apps share a connection.
+            deletes: how often a profile is deleted, where all other acts together weigh 31.
+        """
+        self.servers, self.rng, self._deletes = servers, rng, deletes
         self.users = [User(first_id + n) for n in range(3)]
         self.edits = 0
         self.versions: dict[str, int] = {}
@@ -90,6 +106,8 @@ class App:
         self.pending: list[Callable[[], None]] = []
         self.stale: list[Callable[[], None]] = []
         self.removed: list[tuple[User, Any]] = []
+        self.lost: list[str] = []
+        """Edits that a user found undone; said at once, for the next edit would hide it."""
 
     def forget(self) -> None:
         """Old clients are gone for good, with all that they remember."""
@@ -195,7 +213,7 @@ class App:
             weights = {
                 self.add_to_old: 5, self.add_to_new: 3, self.replace: 4, self.reorder: 3, self.remove: 3,
                 self.set_cover: 2, self.verify: 2, self.write_over: 2, self.remember: 3, self.undo: 3,
-                self.delete: 0.7,
+                self.delete: self._deletes,
             }  # fmt: skip
             (act,) = self.rng.choices(list(weights), list(weights.values()))
             act(user)
@@ -253,11 +271,12 @@ class App:
         """An old client reads a value, and will write it back whole."""
         if self.rng.random() < 0.5:
             with self._row(user) as row:
-                photos, uids = row["photos"], list(user.places["photos"])
-            self.stale.append(lambda: self._write_photos(user, photos, uids))
+                photos = row["photos"]
+            self.stale.append(lambda: self._write_photos(user, photos))
         elif (document := self._document(user).get()).exists:
-            photos, uids = document.to_dict()["photos"], list(user.places["firebase"])
-            self.stale.append(lambda: self._write_document(user, photos, uids))
+            held = document.to_dict()["photos"]
+            self._compare(user, "firebase", held)
+            self.stale.append(lambda: self._write_document(user, held))
 
     def delete(self, user: User) -> None:
         """For good, or until the user comes back."""
@@ -289,26 +308,27 @@ class App:
     def _edit_document(self, user: User, change: Callable[[list[Any]], list[Any]]) -> None:
         snapshot = self._document(user).get()
         if snapshot.exists:
-            photos = change(snapshot.to_dict()["photos"])
-            self._write_document(user, photos, [photo["uid"] for photo in photos])
+            found = snapshot.to_dict()["photos"]
+            self._compare(user, "firebase", found)
+            photos = change(found)
+            self._write_document(user, photos)
 
-    def _write_photos(self, user: User, photos: list[Any], uids: list[str]) -> None:
+    def _write_photos(self, user: User, photos: list[Any]) -> None:
         if user.gone:
             return
         with self._row(user):
             self._write(user, photos)
-        assert user.places["photos"] == uids
 
     def _write(self, user: User, photos: list[Any]) -> None:
         self._update(user, "photos = %s", [Jsonb(photos)])
         user.places["photos"] = [photo["uid"] for photo in photos]
         self._wrote(user, *(photo["url"] for photo in photos))
 
-    def _write_document(self, user: User, photos: list[Any], uids: list[str]) -> None:
+    def _write_document(self, user: User, photos: list[Any]) -> None:
         document = self._document(user)
         if document.get().exists:
             document.update({"photos": photos})
-            user.places["firebase"] = uids
+            user.places["firebase"] = [photo["uid"] for photo in photos]
             self._wrote(user, *(photo["url"] for photo in photos), firebase=True)
 
     def _wrote(self, user: User, *urls: str, firebase: bool = False) -> None:
@@ -328,12 +348,25 @@ class App:
         ).fetchone()
         return row is not None and bool(row[0])
 
-    def _row(self, user: User) -> "_Transaction":
-        return _Transaction(self._database, user, self.seconds)
+    @contextmanager
+    def _row(self, user: User) -> "Iterator[dict[str, Any]]":
+        """The user's row, locked."""
+        began = time.monotonic()
+        with self._database.transaction():
+            row = self._execute("SELECT photos FROM profiles WHERE id = %s FOR UPDATE", [user.id_]).fetchone()
+            assert row is not None
+            self._compare(user, "photos", row[0])
+            yield {"photos": row[0]}
+        self.seconds.append(time.monotonic() - began)
 
-    def _execute(self, text: str, values: list[Any]) -> None:
+    def _compare(self, user: User, place: str, photos: list[Any]) -> None:
+        found = [photo["uid"] for photo in photos]
+        if found != user.places[place]:
+            self.lost.append(f"user {user.id_} found {found} in {place}, the users' acts say {user.places[place]}")
+
+    def _execute(self, text: str, values: list[Any]) -> "psycopg.Cursor[Any]":
         try:
-            self._database.execute(text, values)
+            return self._database.execute(text, values)
         except psycopg.errors.LockNotAvailable:
             raise Waits from None
 
@@ -413,31 +446,6 @@ class App:
         ).fetchall()
         documents = [self._document(user).get() for user in self.users]
         return json.dumps([rows, [str(d.update_time) for d in documents]])
-
-
-class _Transaction:
-    """The user's row, locked."""
-
-    def __init__(self, database: "psycopg.Connection[Any]", user: User, seconds: list[float]) -> None:
-        self._database, self._user, self._seconds = database, user, seconds
-        self._transaction = database.transaction()
-
-    def __enter__(self) -> dict[str, Any]:
-        self._began = time.monotonic()
-        self._transaction.__enter__()
-        try:
-            row = self._database.execute(
-                "SELECT photos FROM profiles WHERE id = %s FOR UPDATE", [self._user.id_]
-            ).fetchone()
-        except psycopg.errors.LockNotAvailable as error:
-            self._transaction.__exit__(type(error), error, None)
-            raise Waits from None
-        assert row is not None
-        return {"photos": row[0]}
-
-    def __exit__(self, *exception: object) -> None:
-        self._transaction.__exit__(*exception)
-        self._seconds.append(time.monotonic() - self._began)
 
 
 def connect(url: str, *, lock_timeout: str) -> "psycopg.Connection[Any]":
