@@ -193,7 +193,7 @@ def list_dead_letters(outcome: str | None, limit: int, json_: bool) -> None:  # 
     from migration_pipeline.stores import open_ledger  # noqa: PLC0415 - as above
 
     with closing(open_ledger(load())) as ledger:
-        letters = ledger.dead_letters(outcome=Outcome(outcome) if outcome else None, limit=limit)
+        letters = ledger.overview.dead_letters(outcome=Outcome(outcome) if outcome else None, limit=limit)
     if json_:
         print_json([item._asdict() | {"file": str(item.file)} for item in letters])
         return

@@ -19,9 +19,7 @@ from migration_pipeline.core.errors import SettingsError
 CONFIG_VARIABLE = "MIGRATION_CONFIG"
 DEFAULT_FILE = "migration.toml"
 _PREFIX = "MIGRATION_"
-WORKERS_VARIABLE = "MIGRATION_WORKERS"
-"""Runs at the same time; Dagster reads it, in dagster.yaml."""
-_NOT_SETTINGS = {CONFIG_VARIABLE, WORKERS_VARIABLE, "MIGRATION_SANDBOX_CACHE"}
+_NOT_SETTINGS = {CONFIG_VARIABLE, "MIGRATION_SANDBOX_CACHE"}
 
 
 def _web_url(text: str) -> str:
@@ -131,8 +129,12 @@ class Copy(_Section):
         default=60, ge=1, le=3600, description="Silence of the source, or one upload to S3, before it is tried again."
     )
     memory_megabytes: int = Field(default=64, ge=16, description="Bodies held in memory at the same time by one run.")
-    requests_per_second: float | None = Field(default=None, gt=0, description="Of each store and run, at most.")
-    bytes_per_second: float | None = Field(default=None, gt=0, description="Read from the source by one run, at most.")
+    requests_per_second: float | None = Field(
+        default=None, gt=0, description="Of each store, by all runs together, at most."
+    )
+    bytes_per_second: float | None = Field(
+        default=None, gt=0, description="Read from the source by all runs together, at most."
+    )
     read_back: Literal["never", "sampled", "always"] = Field(
         default="sampled", description="Which copies are read again from S3 and compared: none, one in a hundred, all."
     )
@@ -155,6 +157,57 @@ class Erase(_Section):
     after_hours: float = Field(default=24, ge=0, description="Since the last reference went.")
 
 
+class Control(_Section):
+    """When runs work, how many, and what stops them."""
+
+    workers: int = Field(default=2, ge=1, le=100, description="Ranges worked on at the same time; each is one process.")
+    windows: list[str] = Field(
+        default=[], description='When runs may work, as "mon-fri 22:00-06:00" or "01:00-05:00"; always where empty.'
+    )
+    time_zone: Identifier = Field(default="UTC", description="Of the windows and of the daily summary.")
+    pause_while: Identifier | None = Field(
+        default=None, description="A query on the app's database; runs pause while its first value is true."
+    )
+    breaker_files: int = Field(
+        default=500, ge=1, description="Files that must have ended in ten minutes before the breaker may trip."
+    )
+    breaker_share: float = Field(
+        default=0.2, gt=0, le=1, description="Share of them that must have failed for all runs to pause."
+    )
+
+
+class Alerts(_Section):
+    """When somebody is told. Where to is a secret: ALERT_URLS."""
+
+    ui_url: WebUrl | None = Field(default=None, description="The Dagster UI, for links in alerts.")
+    daily_at: str = Field(
+        default="08:00", pattern=r"^([01]\d|2[0-3]):[0-5]\d$", description="When the daily summary is sent."
+    )
+    stalled_minutes: float = Field(
+        default=15, gt=0, description="How long nothing must have moved before a backfill counts as stalled."
+    )
+    free_disk_gigabytes: float = Field(default=5, ge=0, description="Less room than that is told.")
+
+
+class Prices(_Section):
+    """What the stores charge, in one currency; for estimates."""
+
+    source_reads_per_10000: float = Field(default=0.0044, ge=0, description="10,000 reads of the source.")
+    source_egress_per_gigabyte: float = Field(default=0.08, ge=0, description="A gigabyte out of the source.")
+    target_writes_per_1000: float = Field(default=0.005, ge=0, description="1,000 writes to the target.")
+    target_storage_per_gigabyte_month: float = Field(
+        default=0.023, ge=0, description="A gigabyte in the target, a month."
+    )
+
+
+class Metrics(_Section):
+    """Figures for a monitoring system."""
+
+    textfile: Path | None = Field(
+        default=None, description="A .prom file, kept up to date for Prometheus's node exporter."
+    )
+
+
 class Secrets(_Section):
     """From the environment alone."""
 
@@ -162,6 +215,7 @@ class Secrets(_Section):
     ledger_url: SecretStr
     azure_key: SecretStr | None = None
     azure_sas: SecretStr | None = None
+    alert_urls: list[SecretStr] = []
 
 
 class Settings(_Section):
@@ -176,6 +230,10 @@ class Settings(_Section):
     copy_: Copy = Field(default=Copy(), alias="copy")
     sweep: Sweep = Sweep()
     erase: Erase = Erase()
+    control: Control = Control()
+    alerts: Alerts = Alerts()
+    prices: Prices = Prices()
+    metrics: Metrics = Metrics()
     secrets: Secrets
 
 
@@ -242,7 +300,7 @@ def _from_text(name: str, text: str) -> Any:  # noqa: ANN401 - JSON
         raise SettingsError(f"is not JSON: {error}", setting=name) from None
 
 
-def _secrets(environment: Mapping[str, str]) -> dict[str, str | None]:
+def _secrets(environment: Mapping[str, str]) -> dict[str, Any]:
     database = environment.get("DATABASE_URL")
     if not database:
         raise SettingsError(
@@ -260,6 +318,7 @@ def _secrets(environment: Mapping[str, str]) -> dict[str, str | None]:
         "ledger_url": environment.get("LEDGER_URL") or database,
         "azure_key": key,
         "azure_sas": sas,
+        "alert_urls": environment.get("ALERT_URLS", "").split(),
     }
 
 

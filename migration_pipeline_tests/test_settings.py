@@ -50,7 +50,6 @@ def test_the_environment_overrides_the_file(read: Load) -> None:
         MIGRATION_SOURCE__CONTAINERS='["a"]',
         MIGRATION_TARGET__KEY_TEMPLATE="{container}/x/{blob}",
         MIGRATION_FIREBASE__KIND="none",
-        MIGRATION_WORKERS="3",
         LEDGER_URL="postgresql://elsewhere/ledger",
     )
     assert settings.copy_.in_flight == 7

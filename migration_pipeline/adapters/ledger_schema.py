@@ -86,6 +86,27 @@ STEPS: tuple[str, ...] = (
         value jsonb NOT NULL                          -- how far a sweep is, for example
     );
     """,
+    # 3: what operators say to runs at work, what they did, and how fast it went.
+    """
+    ALTER TABLE {s}.ranges ADD seen_at timestamptz;   -- a run at work says so every few seconds
+    ALTER TABLE {s}.files ADD retry_at timestamptz;   -- an operator wants this file tried, and no other dead letter
+    CREATE TABLE {s}.progress (
+        at       timestamptz NOT NULL,                -- beginning of ten seconds
+        range_id integer NOT NULL REFERENCES {s}.ranges,
+        files    bigint NOT NULL,                     -- that ended verified
+        failed   bigint NOT NULL,                     -- that ended as dead letters
+        bytes    bigint NOT NULL,                     -- copied
+        PRIMARY KEY (at, range_id)
+    );
+    CREATE TABLE {s}.acts (
+        act_id  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        at      timestamptz NOT NULL DEFAULT now(),
+        who     text NOT NULL,
+        what    text NOT NULL,                        -- pause, resume, limits, waive, retry, …
+        why     text NOT NULL DEFAULT '',
+        details jsonb NOT NULL DEFAULT '{{}}'
+    );
+    """,
 )
 """Each step once released is never edited; the next change is a further step."""
 

@@ -9,40 +9,15 @@ import psycopg
 from psycopg import errors, sql
 from psycopg.types.json import Jsonb
 
+from migration_pipeline.adapters.ledger_overview import Overview
 from migration_pipeline.adapters.ledger_schema import bring_up_to_date, is_there
 from migration_pipeline.adapters.postgres import connect, translated
 from migration_pipeline.adapters.postgres_range import KNOWN, PostgresRangeLedger, known_file
 from migration_pipeline.core.errors import Fatal, RangeBusy
-from migration_pipeline.core.model import KnownFile, Outcome, ProfileId, ProfileRange, SourceFile
+from migration_pipeline.core.model import KnownFile, ProfileId, ProfileRange, SourceFile
 from migration_pipeline.core.ports import Dropped, Erased
 
 SETTING = "LEDGER_URL"
-
-
-class DeadLetter(NamedTuple):
-    """A file that waits for an operator, with one of the profiles that need it."""
-
-    range_key: str
-    profile_id: str
-    file: SourceFile
-    outcome: Outcome
-    message: str
-    attempts: int
-    waived: bool
-
-
-class RangeState(NamedTuple):
-    """A planned range and the counters of its newest run that ended."""
-
-    key: str
-    profiles: int
-    started: bool
-    running: bool
-    report: Mapping[str, Any] | None
-    copied: int
-    bytes: int
-    rolled_back: bool
-    requested: bool
 
 
 class Request(NamedTuple):
@@ -69,6 +44,7 @@ class PostgresLedger:
         """
         self._url = url
         self._schema = schema
+        self.overview = Overview(self.query)
         self._connection = connect(url, setting=SETTING)
         try:
             with translated("ledger.schema"):
@@ -89,7 +65,7 @@ class PostgresLedger:
         self._connection.close()
 
     def ranges(self) -> Sequence[ProfileRange]:
-        rows = self._query(
+        rows = self.query(
             "SELECT key, range_id, after_id, last_id, profiles, numeric_ids FROM {s}.ranges ORDER BY range_id"
         )
         return [_range(row) for row in rows]
@@ -120,7 +96,7 @@ class PostgresLedger:
 
     @contextmanager
     def hold(self, range_key: str, *, run: bool = True) -> Iterator[tuple[ProfileRange, PostgresRangeLedger]]:
-        found = self._query(
+        found = self.query(
             "SELECT key, range_id, after_id, last_id, profiles, numeric_ids FROM {s}.ranges WHERE key = %s", [range_key]
         )
         if not found:
@@ -136,11 +112,11 @@ class PostgresLedger:
             row = lock.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", name).fetchone()
             if row != (True,):
                 raise RangeBusy(range_key)
-            ((epoch,),) = self._query(
+            ((epoch,),) = self.query(
                 "UPDATE {s}.ranges SET epoch = epoch + 1 WHERE range_id = %s RETURNING epoch", [bounds.ordinal]
             )
             if run:
-                self._query(
+                self.query(
                     "UPDATE {s}.ranges SET started_at = now(), ended_at = NULL, requested_at = NULL,"
                     " requested_why = NULL WHERE range_id = %s",
                     [bounds.ordinal],
@@ -154,7 +130,7 @@ class PostgresLedger:
 
     def request(self, range_keys: Sequence[str], why: str) -> None:
         """Ask for a run of these ranges; a run that begins later fulfils it."""
-        self._query(
+        self.query(
             "UPDATE {s}.ranges SET requested_at = now(), requested_why = %s"
             " WHERE key = ANY(%s) AND requested_at IS NULL",
             [why, list(range_keys)],
@@ -162,7 +138,7 @@ class PostgresLedger:
 
     def requested(self) -> Sequence[Request]:
         """Ranges that a run is asked for and none is at work in, oldest first."""
-        rows = self._query(
+        rows = self.query(
             "SELECT key, requested_at, requested_why FROM {s}.ranges WHERE requested_at IS NOT NULL"
             " ORDER BY requested_at, range_id"
         )
@@ -171,21 +147,21 @@ class PostgresLedger:
     def _is_held(self, range_key: str) -> bool:
         # Taken for the length of this statement.
         free = "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))"
-        return self._query(free, [self._lock_name(range_key)]) != [(True,)]
+        return self.query(free, [self._lock_name(range_key)]) != [(True,)]
 
     def _lock_name(self, range_key: str) -> str:
         return f"migration_pipeline range {self._schema} {range_key}"
 
     def find(self, files: Sequence[SourceFile]) -> Mapping[SourceFile, KnownFile]:
         """Those of the files that any range knows."""
-        rows = self._query(
+        rows = self.query(
             f"SELECT container, blob, {KNOWN} FROM {{s}}.files WHERE file_id = ANY(%s)",  # noqa: S608 - of a constant
             [[file.file_id for file in files]],
         )
         return {SourceFile(*row[:2]): known_file(*row[2:]) for row in rows}
 
     def dropped(self, *, seconds: float) -> Sequence[Dropped]:
-        rows = self._query(
+        rows = self.query(
             "SELECT f.container, f.blob, f.etag, f.versions, array_agg(DISTINCT r.key),"
             " array_agg(DISTINCT w.profile_id), bool_and(r.numeric_ids), f.noted_at"
             " FROM {s}.files f JOIN {s}.wanted w USING (file_id) JOIN {s}.ranges r USING (range_id)"
@@ -219,7 +195,7 @@ class PostgresLedger:
             return [SourceFile(*row) for row in cursor.fetchall()]
 
     def spare(self, files: Sequence[SourceFile]) -> None:
-        self._query("UPDATE {s}.files SET erasing = false WHERE file_id = ANY(%s)", [[file.file_id for file in files]])
+        self.query("UPDATE {s}.files SET erasing = false WHERE file_id = ANY(%s)", [[file.file_id for file in files]])
 
     def erased(self, removed: Sequence[Erased]) -> None:
         with translated("ledger.schema"), self._connection.transaction(), self._connection.cursor() as cursor:
@@ -259,12 +235,12 @@ class PostgresLedger:
 
     def remembered(self, name: str) -> Any:  # noqa: ANN401 - any JSON value
         """What was kept under a name; `None` where nothing was."""
-        rows = self._query("SELECT value FROM {s}.state WHERE name = %s", [name])
+        rows = self.query("SELECT value FROM {s}.state WHERE name = %s", [name])
         return rows[0][0] if rows else None
 
     def remember(self, name: str, value: Any) -> None:  # noqa: ANN401 - as above
         """Keep a JSON value under a name."""
-        self._query(
+        self.query(
             "INSERT INTO {s}.state VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
             [name, Jsonb(value)],
         )
@@ -274,43 +250,11 @@ class PostgresLedger:
         ((at,),) = self._connection.execute("SELECT clock_timestamp()").fetchall()
         return cast("datetime", at)
 
-    def states(self) -> Sequence[RangeState]:
-        """Every range with its newest counters, in id order."""
-        rows = self._query(
-            "SELECT key, profiles, started_at IS NOT NULL, started_at IS NOT NULL AND ended_at IS NULL,"
-            " report, copied, bytes, rolled_back_at IS NOT NULL, requested_at IS NOT NULL"
-            " FROM {s}.ranges ORDER BY range_id"
-        )
-        return [RangeState(*row) for row in rows]
-
-    def outcomes(self) -> Sequence[tuple[str, int, int, float]]:
-        """Files by outcome (`not tried` for none): count, bytes, average number of tries."""
-        rows = self._query(
-            "SELECT coalesce(outcome, 'not tried'), count(*), sum(size_bytes), avg(attempts)"
-            " FROM {s}.files GROUP BY 1 ORDER BY 2 DESC"
-        )
-        return [(outcome, count, int(size), float(tries)) for outcome, count, size, tries in rows]
-
-    def dead_letters(self, *, outcome: Outcome | None = None, limit: int = 1000) -> Sequence[DeadLetter]:
-        """Failed files that some profile still needs, once each, by range."""
-        rows = self._query(
-            "SELECT DISTINCT ON (r.range_id, f.file_id) r.key, w.profile_id, f.container, f.blob, f.outcome,"
-            " f.message, f.attempts, f.waived_at IS NOT NULL"
-            " FROM {s}.files f JOIN {s}.wanted w USING (file_id) JOIN {s}.ranges r USING (range_id)"
-            " WHERE f.outcome IS NOT NULL AND f.outcome NOT IN ('copied', 'already_there') AND w.dropped_at IS NULL"
-            " AND (%(outcome)s::text IS NULL OR f.outcome = %(outcome)s)"
-            " ORDER BY r.range_id, f.file_id, w.profile_id LIMIT %(limit)s",
-            {"outcome": outcome, "limit": limit},
-        )
-        return [
-            DeadLetter(key, profile, SourceFile(container, blob), Outcome(ended), message, attempts, waived)
-            for key, profile, container, blob, ended, message, attempts, waived in rows
-        ]
-
     def _sql(self, text: str) -> sql.Composed:
         return sql.SQL(text).format(s=sql.Identifier(self._schema))
 
-    def _query(self, text: str, parameters: Any = None) -> list[tuple[Any, ...]]:  # noqa: ANN401 - as the driver has it
+    def query(self, text: str, parameters: Any = None) -> list[tuple[Any, ...]]:  # noqa: ANN401 - as the driver has it
+        """Run a statement, `{s}` standing for the schema; no row where there is no ledger yet."""
         if self._absent:
             return []
         with translated("ledger.schema"), self._connection.cursor() as cursor:

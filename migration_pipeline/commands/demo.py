@@ -23,7 +23,7 @@ from migration_pipeline.defs.ranges import register
 from migration_pipeline.sandbox import Sandbox
 from migration_pipeline.sandbox.app import App, AppSize, AppStores, create_app, settings_toml
 from migration_pipeline.sandbox.processes import SandboxUnavailable, free_ports
-from migration_pipeline.settings import CONFIG_VARIABLE, WORKERS_VARIABLE, Settings, load
+from migration_pipeline.settings import CONFIG_VARIABLE, Settings, load
 from migration_pipeline.stores import open_ledger
 
 Say = Callable[[str], None]
@@ -83,7 +83,7 @@ def prepare(servers: Sandbox, size: AppSize, workers: int) -> dict[str, str]:
     return {
         **servers.environment,
         CONFIG_VARIABLE: str(config),
-        WORKERS_VARIABLE: str(workers),
+        "MIGRATION_CONTROL__WORKERS": str(workers),
         "DAGSTER_HOME": str(home),
         "DAGSTER_COMPUTE_LOGS": str(home / "compute_logs"),
     }
@@ -129,7 +129,7 @@ def _tell_result(settings: Settings, app: App, status: Status, say: Say) -> bool
     say(f"Nothing to move: {status.nothing_to_move} profiles (deleted, without files, or migrated before).")
     say(f"Waiting: {status.waiting} profiles, because their files are dead letters:")
     with closing(open_ledger(settings)) as ledger:
-        letters = ledger.dead_letters()
+        letters = ledger.overview.dead_letters()
     for item in letters:
         say(f"  {item.outcome}: {_short(str(item.file))} of profile {item.profile_id}")
         say(f"      {REMEDIES[item.outcome]}")

@@ -21,6 +21,7 @@ from migration_pipeline.commands.dagster_instance import (
 )
 from migration_pipeline.commands.status import Status, is_done, status
 from migration_pipeline.core.errors import Fatal
+from migration_pipeline.defs.ranges import set_workers
 from migration_pipeline.settings import Settings
 from migration_pipeline.stores import open_ledger
 
@@ -52,7 +53,7 @@ def choose(settings: Settings, named: Sequence[str], *, also_done: bool) -> Chos
         Fatal: nothing is planned, or a name is unknown.
     """
     with closing(open_ledger(settings)) as ledger:
-        states = ledger.states()
+        states = ledger.overview.states()
     if not states:
         raise Fatal("no range is planned.", setting="plan", remedy="Run `migration-pipeline plan --apply` first.")
     unknown = sorted(set(named) - {state.key for state in states})
@@ -84,6 +85,7 @@ def migrate(settings: Settings, keys: Sequence[str], tell: Callable[[str], None]
     with ExitStack() as stack:
         opened = stack.enter_context(instance())
         ledger = stack.enter_context(closing(open_ledger(settings)))
+        set_workers(opened, settings.control.workers)
         before, began = status(ledger, set(keys)), time.monotonic()
         backfill_id = _backfill(opened, keys, tell)
         own_daemon = False

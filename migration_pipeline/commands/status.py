@@ -4,7 +4,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from migration_pipeline.adapters.postgres_ledger import PostgresLedger, RangeState
+from migration_pipeline.adapters.ledger_overview import RangeState
+from migration_pipeline.adapters.postgres_ledger import PostgresLedger
 
 
 @dataclass(slots=True)
@@ -66,7 +67,7 @@ class Status:
 def status(ledger: PostgresLedger, keys: set[str] | None = None) -> Status:
     """Sum up the ranges, or those with the given keys."""
     total = Status()
-    for state in ledger.states():
+    for state in ledger.overview.states():
         if keys is None or state.key in keys:
             _add(total, state)
     return total

@@ -12,7 +12,7 @@ import dagster as dg
 from migration_pipeline.core.errors import Fatal, RangeBusy, RangeLost
 from migration_pipeline.core.migrate import RangeReport
 from migration_pipeline.defs import pages
-from migration_pipeline.defs.ranges import GROUP, profile_ranges, profile_ranges_partitions
+from migration_pipeline.defs.ranges import GROUP, POOL, profile_ranges, profile_ranges_partitions
 from migration_pipeline.defs.resources import Migration
 
 SPECS = [
@@ -82,6 +82,7 @@ _CHECKS = partitioned_checks(
     check_specs=_CHECKS,
     partitions_def=profile_ranges_partitions,
     can_subset=False,
+    pool=POOL,
 )
 def migrated_range(
     context: dg.AssetExecutionContext, migration: Migration

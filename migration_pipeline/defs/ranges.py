@@ -8,6 +8,9 @@ from migration_pipeline.defs.resources import Migration
 
 GROUP = "migration"
 
+POOL = "ranges"
+"""Runs that work on a range; its limit is how many do at the same time."""
+
 profile_ranges_partitions = dg.DynamicPartitionsDefinition(name="profile_ranges")
 
 
@@ -24,6 +27,7 @@ def profile_ranges(context: dg.AssetExecutionContext, migration: Migration) -> d
     """Plan ranges and register them as partitions, in id order."""
     planned = migration.plan()
     register(context.instance, planned.keys)
+    set_workers(context.instance, migration.workers)
     return dg.MaterializeResult(
         metadata={
             "ranges": len(planned.ranges),
@@ -40,3 +44,8 @@ def register(instance: dg.DagsterInstance, keys: Sequence[str]) -> None:
     A plan cut off between the ledger and here is so mended by the next; keys that exist already are left alone.
     """
     instance.add_dynamic_partitions(str(profile_ranges_partitions.name), list(keys))
+
+
+def set_workers(instance: dg.DagsterInstance, workers: int) -> None:
+    """Have so many ranges worked on at the same time, from now on."""
+    instance.event_log_storage.set_concurrency_slots(POOL, workers)

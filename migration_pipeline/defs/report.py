@@ -53,7 +53,7 @@ def migration_report(migration: Migration) -> dg.MaterializeResult[None]:
 def dead_letters(migration: Migration) -> dg.MaterializeResult[None]:
     """List what waits."""
     with migration.ledger() as ledger:
-        letters = ledger.dead_letters(limit=_LETTERS)
+        letters = ledger.overview.dead_letters(limit=_LETTERS)
     rows = [[item.outcome, str(item.file), item.profile_id, item.range_key, item.message] for item in letters]
     classes = sorted({item.outcome for item in letters})
     return dg.MaterializeResult(
@@ -69,7 +69,7 @@ def outcomes_table(ledger: "PostgresLedger") -> "pd.DataFrame":
     """Files by outcome."""
     import pandas as pd  # noqa: PLC0415 - 0.4 s that runs over ranges need not spend
 
-    table = pd.DataFrame(ledger.outcomes(), columns=["outcome", "files", "bytes", "tries"])
+    table = pd.DataFrame(ledger.overview.outcomes(), columns=["outcome", "files", "bytes", "tries"])
     table["megabytes"] = (table.pop("bytes").astype(float) / 1e6).round(1)
     table["tries"] = table["tries"].astype(float).round(2)
     return table[["outcome", "files", "megabytes", "tries"]]
@@ -94,7 +94,7 @@ def ranges_table(ledger: "PostgresLedger") -> "pd.DataFrame":
         [
             {"range": s.key, "profiles": s.profiles, "copied": s.copied, "bytes": s.bytes}
             | row(dict(s.report) if s.report else None)
-            for s in ledger.states()
+            for s in ledger.overview.states()
         ],
         columns=columns,
     )

@@ -36,6 +36,11 @@ class Migration(dg.ConfigurableResource):  # type: ignore[type-arg] # the resour
         keep(planned, settings)
         return planned
 
+    @property
+    def workers(self) -> int:
+        """How many ranges are to be worked on at the same time."""
+        return load().control.workers
+
     def sweep(self, *, full: bool) -> Swept:
         """Look for what came late; see `upkeep.sweep`."""
         return upkeep.sweep(load(), full=full)

@@ -11,7 +11,7 @@ from migration_pipeline.core.findings import Finding
 from migration_pipeline.core.sweep import Swept
 from migration_pipeline.defs import pages
 from migration_pipeline.defs.migrated import check_result, migrate_job, partitioned_checks
-from migration_pipeline.defs.ranges import GROUP, profile_ranges_partitions
+from migration_pipeline.defs.ranges import GROUP, POOL, profile_ranges_partitions
 from migration_pipeline.defs.resources import Migration
 
 
@@ -88,6 +88,7 @@ def erased_copies(migration: Migration) -> dg.MaterializeResult[None]:
     kinds={"postgres", "firebase", "s3", "azure"},
     tags={"stage": "audit"},
     partitions_def=profile_ranges_partitions,
+    pool=POOL,
     description=(
         "Every reference of the range, looked at again with nothing but the stores' word. Red where a user would see "
         "a broken file, or the flag is not true."
@@ -135,7 +136,7 @@ def _audited(audited: Audited) -> pages.Metadata:
     }
 
 
-@dg.op(tags={"stage": "rollback"}, description="Points the range's references at the source again.")
+@dg.op(pool=POOL, tags={"stage": "rollback"}, description="Points the range's references at the source again.")
 def roll_back(context: dg.OpExecutionContext, migration: Migration) -> None:
     """Roll the range back; fail if a reference could not go."""
     try:

@@ -149,10 +149,10 @@ def test_unfinished_files_that_nobody_needs_any_more_are_forgotten(ledger: Postg
     with ledger.hold(RANGE.key) as (_, held):
         held.want([wish(1)])
         held.record([CopyResult(FILE, Outcome.SOURCE_MISSING, message="gone")])
-        assert [letter.file for letter in ledger.dead_letters()] == [FILE]
+        assert [letter.file for letter in ledger.overview.dead_letters()] == [FILE]
         held.want([])
         assert held.known() == {}
-        assert ledger.dead_letters() == []
+        assert ledger.overview.dead_letters() == []
 
 
 def test_a_ledger_of_a_newer_release_is_refused(url: str, ledger: PostgresLedger) -> None:
@@ -274,7 +274,7 @@ def test_a_range_is_asked_for_until_a_run_begins_and_not_while_one_is_at_work(ur
     with closing(PostgresLedger(url, "migration")) as other:
         ledger.request([RANGE.key], "late")
         assert [(item.range_key, item.why) for item in other.requested()] == [(RANGE.key, "late")]
-        assert [state.requested for state in ledger.states()] == [True]
+        assert [state.requested for state in ledger.overview.states()] == [True]
         with ledger.hold(RANGE.key):
             assert other.requested() == []
             ledger.request([RANGE.key], "later")

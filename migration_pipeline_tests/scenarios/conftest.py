@@ -84,7 +84,7 @@ def make_world(sandbox: Sandbox, tmp_path: Path) -> Iterator[MakeWorld]:
             "DAGSTER_HOME": str(folder / "dagster"),
             "DAGSTER_COMPUTE_LOGS": str(folder / "compute_logs"),
             "MIGRATION_CONFIG": str(config),
-            "MIGRATION_WORKERS": "2",
+            "MIGRATION_CONTROL__WORKERS": "2",
         }
         fields = {key: getattr(stores, key) for key in independent.Places.__dataclass_fields__ if key != "alias_hosts"}
         places = independent.Places(alias_hosts={ALIAS_HOST: PHOTOS}, **fields)

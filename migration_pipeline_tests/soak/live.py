@@ -188,7 +188,7 @@ def _until(live: LiveApps, edits: int) -> None:
 def judged(live: LiveApps) -> Told:
     told = Told(live.edits, live.failed)
     told.broken = list(live.come_to_rest())
-    outcomes = {outcome: count for outcome, count, *_ in live.world.ledger.outcomes()}
+    outcomes = {outcome: count for outcome, count, *_ in live.world.ledger.overview.outcomes()}
     told.files, told.compared = sum(outcomes.values()), outcomes.get("already_there", 0)
     live.close()
     return told

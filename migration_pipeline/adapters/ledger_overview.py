@@ -1,0 +1,201 @@
+"""The ledger as people read it: ranges, outcomes, dead letters, progress, and what operators did."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from migration_pipeline.core.model import Outcome, SourceFile
+
+_RANGE_COLUMNS = (
+    "key, profiles, started_at IS NOT NULL, started_at IS NOT NULL AND ended_at IS NULL, report, copied, bytes,"
+    " rolled_back_at IS NOT NULL, requested_at IS NOT NULL, requested_why, started_at, ended_at, seen_at"
+)
+
+
+class DeadLetter(NamedTuple):
+    """A file that waits for an operator, with one of the profiles that need it.
+
+    Attributes:
+        attempts: tries over all runs.
+        ended_at: of the last try.
+        waived: who let its profiles go on without it, and why; `None` where nobody did.
+    """
+
+    range_key: str
+    profile_id: str
+    file: SourceFile
+    outcome: Outcome
+    message: str
+    attempts: int
+    ended_at: datetime | None
+    waived: "Waiver | None"
+
+
+class Waiver(NamedTuple):
+    """An operator let a file's profiles go on without it."""
+
+    at: datetime
+    by: str
+    why: str
+
+
+class LetterClass(NamedTuple):
+    """Dead letters of one class.
+
+    Attributes:
+        waiting: files that nobody waived.
+        waived: files that somebody did.
+        newest: when the last of them failed.
+        examples: some of those waiting.
+    """
+
+    outcome: Outcome
+    waiting: int
+    waived: int
+    newest: datetime | None
+    examples: Sequence[SourceFile]
+
+
+class RangeState(NamedTuple):
+    """A planned range and the counters of its newest run that ended.
+
+    Attributes:
+        running: a run works on it, or broke off in it.
+        copied: files, over all runs.
+        bytes: of these.
+        seen_at: when the run at work last said so.
+    """
+
+    key: str
+    profiles: int
+    started: bool
+    running: bool
+    report: Mapping[str, Any] | None
+    copied: int
+    bytes: int
+    rolled_back: bool
+    requested: bool
+    requested_why: str | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    seen_at: datetime | None
+
+
+class ProgressRow(NamedTuple):
+    """What all runs together did in some stretch of time.
+
+    Attributes:
+        at: its beginning.
+        files: that ended verified.
+        failed: that ended as dead letters.
+        bytes: copied.
+    """
+
+    at: datetime
+    files: int
+    failed: int
+    bytes: int
+
+
+class Act(NamedTuple):
+    """Something an operator, or the breaker, did."""
+
+    at: datetime
+    who: str
+    what: str
+    why: str
+    details: Mapping[str, Any]
+
+
+Query = Callable[..., list[tuple[Any, ...]]]
+"""Runs a statement of the ledger, `{s}` standing for its schema; gives no row where there is no ledger yet."""
+
+
+class Overview:
+    """Reads; nothing here is written."""
+
+    def __init__(self, query: Query) -> None:
+        self._query = query
+
+    def states(self) -> Sequence[RangeState]:
+        """Every range with its newest counters, in id order."""
+        return [RangeState(*row) for row in self._query(f"SELECT {_RANGE_COLUMNS} FROM {{s}}.ranges ORDER BY range_id")]  # noqa: S608 - of a constant
+
+    def outcomes(self) -> Sequence[tuple[str, int, int, float]]:
+        """Files by outcome (`not tried` for none): count, bytes, average number of tries."""
+        rows = self._query(
+            "SELECT coalesce(outcome, 'not tried'), count(*), sum(size_bytes), avg(attempts)"
+            " FROM {s}.files GROUP BY 1 ORDER BY 2 DESC"
+        )
+        return [(outcome, count, int(size), float(tries)) for outcome, count, size, tries in rows]
+
+    def sizes(self) -> Sequence[tuple[int, int, int]]:
+        """Copied files by size: a power of two of bytes, files that have less than twice that, and their bytes."""
+        rows = self._query(
+            "SELECT CASE WHEN size_bytes > 0 THEN floor(log(2, size_bytes))::integer ELSE 0 END, count(*),"
+            " sum(size_bytes) FROM {s}.files WHERE outcome IN ('copied', 'already_there') GROUP BY 1 ORDER BY 1"
+        )
+        return [(2**power, count, int(size)) for power, count, size in rows]
+
+    def dead_letters(
+        self,
+        *,
+        outcome: Outcome | None = None,
+        range_key: str | None = None,
+        file: SourceFile | None = None,
+        waived: bool | None = None,
+        limit: int = 1000,
+    ) -> Sequence[DeadLetter]:
+        """Failed files that some profile still needs, once for each range, in the ranges' order."""
+        rows = self._query(
+            "SELECT DISTINCT ON (r.range_id, f.file_id) r.key, w.profile_id, f.container, f.blob, f.outcome,"
+            " f.message, f.attempts, f.ended_at, f.waived_at, f.waived_by, f.waived_why"
+            " FROM {s}.files f JOIN {s}.wanted w USING (file_id) JOIN {s}.ranges r USING (range_id)"
+            " WHERE f.outcome IS NOT NULL AND f.outcome NOT IN ('copied', 'already_there') AND w.dropped_at IS NULL"
+            " AND (%(outcome)s::text IS NULL OR f.outcome = %(outcome)s)"
+            " AND (%(range)s::text IS NULL OR r.key = %(range)s)"
+            " AND (%(file)s::uuid IS NULL OR f.file_id = %(file)s)"
+            " AND (%(waived)s::boolean IS NULL OR (f.waived_at IS NOT NULL) = %(waived)s)"
+            " ORDER BY r.range_id, f.file_id, w.profile_id LIMIT %(limit)s",
+            {
+                "outcome": outcome, "range": range_key, "file": file.file_id if file else None, "waived": waived,
+                "limit": limit,
+            },
+        )  # fmt: skip
+        return [
+            DeadLetter(
+                key, profile, SourceFile(container, blob), Outcome(ended), message, attempts, ended_at,
+                Waiver(*waiver) if waiver[0] else None,
+            )
+            for key, profile, container, blob, ended, message, attempts, ended_at, *waiver in rows
+        ]  # fmt: skip
+
+    def letter_classes(self) -> Sequence[LetterClass]:
+        """Dead letters by class, the most frequent first."""
+        rows = self._query(
+            "SELECT outcome, count(*) FILTER (WHERE waived_at IS NULL), count(waived_at), max(ended_at),"
+            " (array_agg(container || '/' || blob ORDER BY file_id) FILTER (WHERE waived_at IS NULL))[:3]"
+            " FROM {s}.files f WHERE outcome IS NOT NULL AND outcome NOT IN ('copied', 'already_there')"
+            " AND EXISTS (SELECT FROM {s}.wanted w WHERE w.file_id = f.file_id AND w.dropped_at IS NULL)"
+            " GROUP BY outcome ORDER BY 2 DESC, 1"
+        )
+        return [
+            LetterClass(
+                Outcome(name), waiting, waived, newest, [SourceFile(*text.split("/", 1)) for text in examples or ()]
+            )
+            for name, waiting, waived, newest, examples in rows
+        ]
+
+    def progress(self, *, since: datetime | None = None, every: str = "10 seconds") -> Sequence[ProgressRow]:
+        """What happened in each stretch of time in which something did, oldest first; `every` as Postgres writes it."""
+        rows = self._query(
+            "SELECT date_bin(%(every)s::interval, at, 'epoch'::timestamptz), sum(files), sum(failed), sum(bytes)"
+            " FROM {s}.progress WHERE %(since)s::timestamptz IS NULL OR at >= %(since)s GROUP BY 1 ORDER BY 1",
+            {"every": every, "since": since},
+        )
+        return [ProgressRow(at, int(files), int(failed), int(size)) for at, files, failed, size in rows]
+
+    def acts(self, *, limit: int = 20) -> Sequence[Act]:
+        """What operators did, newest first."""
+        rows = self._query("SELECT at, who, what, why, details FROM {s}.acts ORDER BY act_id DESC LIMIT %s", [limit])
+        return [Act(*row) for row in rows]
