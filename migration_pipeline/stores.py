@@ -1,16 +1,21 @@
 """The composition root: opens the stores that the settings name."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from typing import TypeVar
 
 from migration_pipeline.adapters.azure_blob import AzureBlobSource, AzureCredentials
+from migration_pipeline.adapters.azure_probe import AzureBlobProbe
 from migration_pipeline.adapters.no_documents import NoDocuments
+from migration_pipeline.adapters.pause_query import PauseQuery
 from migration_pipeline.adapters.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.postgres_probe import PostgresProbe
 from migration_pipeline.adapters.postgres_profiles import PostgresProfiles
 from migration_pipeline.adapters.postgres_tables import ProfileTable, RelatedTable
 from migration_pipeline.adapters.s3 import Bucket, S3Target
 from migration_pipeline.adapters.s3_headers import StoreAs
 from migration_pipeline.adapters.write_rate import WriteRate
+from migration_pipeline.core.control import Breaker, Limits, StandingOrders, Windows, parse_windows
 from migration_pipeline.core.copy_file import CopyLimits
 from migration_pipeline.core.errors import SettingsError
 from migration_pipeline.core.migrate import Stores
@@ -19,6 +24,9 @@ from migration_pipeline.core.ports import DocumentStore, SourceStore, TargetStor
 from migration_pipeline.core.urls import KeyTemplate, UrlKind, UrlRules
 from migration_pipeline.event_loop import run
 from migration_pipeline.settings import Settings
+
+_Profiles = TypeVar("_Profiles", bound=PostgresProfiles)
+_Source = TypeVar("_Source", bound=AzureBlobSource)
 
 
 def url_rules(settings: Settings) -> UrlRules:
@@ -62,8 +70,17 @@ def open_ledger(settings: Settings, *, create: bool = False) -> PostgresLedger:
 
 def open_profiles(settings: Settings) -> PostgresProfiles:
     """The app's database."""
+    return _open(PostgresProfiles, settings)
+
+
+def open_index(settings: Settings) -> PostgresProbe:
+    """The app's database, for planning and for `doctor`."""
+    return _open(PostgresProbe, settings)
+
+
+def _open(kind: type[_Profiles], settings: Settings) -> _Profiles:
     profiles = settings.database.profiles
-    return PostgresProfiles(
+    return kind(
         settings.secrets.database_url.get_secret_value(),
         profiles=ProfileTable(
             profiles.table,
@@ -116,12 +133,21 @@ async def open_byte_stores(settings: Settings) -> AsyncIterator[tuple[SourceStor
 
 def open_source(settings: Settings) -> AzureBlobSource:
     """The source, to be entered in an event loop."""
+    return _open_source(AzureBlobSource, settings)
+
+
+def open_source_probe(settings: Settings) -> AzureBlobProbe:
+    """The source, for planning and for `doctor`."""
+    return _open_source(AzureBlobProbe, settings)
+
+
+def _open_source(kind: type[_Source], settings: Settings) -> _Source:
     secrets = settings.secrets
     credentials = AzureCredentials(
         account_key=secrets.azure_key.get_secret_value() if secrets.azure_key else None,
         sas_token=secrets.azure_sas.get_secret_value() if secrets.azure_sas else None,
     )
-    return AzureBlobSource(
+    return kind(
         settings.source.account_url, settings.source.containers, credentials, timeout=settings.copy_.timeout_seconds
     )
 
@@ -145,7 +171,41 @@ def open_stores(settings: Settings) -> Iterator[Stores]:
             ledger=stack.enter_context(closing(open_ledger(settings, create=True))),
             urls=url_rules(settings),
             run=run,
+            standing=stack.enter_context(standing_orders(settings)),
         )
+
+
+@contextmanager
+def standing_orders(settings: Settings) -> Iterator[StandingOrders]:
+    """When runs may work, and how hard, as the settings say.
+
+    Raises:
+        SettingsError: a window or the time zone is none.
+    """
+    control, copy = settings.control, settings.copy_
+    with ExitStack() as stack:
+        said: Callable[[], str | None] = lambda: None  # noqa: E731 - says nothing
+        if control.pause_while is not None:
+            url = settings.secrets.database_url.get_secret_value()
+            said = stack.enter_context(closing(PauseQuery(url, control.pause_while)))
+        yield StandingOrders(
+            Limits(copy.in_flight, copy.requests_per_second, copy.bytes_per_second),
+            windows(settings),
+            Breaker(control.breaker_files, control.breaker_share),
+            said,
+        )
+
+
+def windows(settings: Settings) -> Windows:
+    """When runs may work.
+
+    Raises:
+        SettingsError: a window or the time zone is none.
+    """
+    try:
+        return parse_windows(settings.control.windows, settings.control.time_zone)
+    except ValueError as error:
+        raise SettingsError(str(error), setting="control.windows, control.time_zone") from None
 
 
 def copy_limits(settings: Settings) -> CopyLimits:

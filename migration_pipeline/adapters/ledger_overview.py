@@ -195,6 +195,12 @@ class Overview:
         )
         return [ProgressRow(at, int(files), int(failed), int(size)) for at, files, failed, size in rows]
 
+    def last_progress(self) -> datetime | None:
+        """When a file last ended, to ten seconds; `None` before the first."""
+        rows = self._query("SELECT max(at) FROM {s}.progress")
+        at: datetime | None = rows[0][0] if rows else None
+        return at
+
     def acts(self, *, limit: int = 20) -> Sequence[Act]:
         """What operators did, newest first."""
         rows = self._query("SELECT at, who, what, why, details FROM {s}.acts ORDER BY act_id DESC LIMIT %s", [limit])

@@ -1,23 +1,25 @@
 """The ledger: Postgres schema `migration`. Holds names, outcomes and digests; never a query string or a secret."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import psycopg
 from psycopg import errors, sql
 from psycopg.types.json import Jsonb
 
+from migration_pipeline.adapters.ledger_control import LedgerControl
 from migration_pipeline.adapters.ledger_overview import Overview
 from migration_pipeline.adapters.ledger_schema import bring_up_to_date, is_there
-from migration_pipeline.adapters.postgres import connect, translated
+from migration_pipeline.adapters.postgres import connect, in_transaction, translated
 from migration_pipeline.adapters.postgres_range import KNOWN, PostgresRangeLedger, known_file
 from migration_pipeline.core.errors import Fatal, RangeBusy
 from migration_pipeline.core.model import KnownFile, ProfileId, ProfileRange, SourceFile
 from migration_pipeline.core.ports import Dropped, Erased
 
 SETTING = "LEDGER_URL"
+T = TypeVar("T")
 
 
 class Request(NamedTuple):
@@ -45,6 +47,7 @@ class PostgresLedger:
         self._url = url
         self._schema = schema
         self.overview = Overview(self.query)
+        self.control = LedgerControl(self._in_transaction, self.query, schema)
         self._connection = connect(url, setting=SETTING)
         try:
             with translated("ledger.schema"):
@@ -148,6 +151,14 @@ class PostgresLedger:
         # Taken for the length of this statement.
         free = "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))"
         return self.query(free, [self._lock_name(range_key)]) != [(True,)]
+
+    def at_work(self, range_key: str) -> bool:
+        """Whether a run, on any machine, holds the range."""
+        return self._is_held(range_key)
+
+    def _in_transaction(self, work: Callable[[psycopg.Cursor[tuple[Any, ...]]], T]) -> T:
+        with translated("ledger.schema"):
+            return in_transaction(self._connection, work)[0]
 
     def _lock_name(self, range_key: str) -> str:
         return f"migration_pipeline range {self._schema} {range_key}"

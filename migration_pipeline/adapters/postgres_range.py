@@ -8,7 +8,9 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
+from migration_pipeline.adapters.ledger_control import AT_WORK_SECONDS, BREAKER, HEAR, WHAT_FAILS, pause, said
 from migration_pipeline.adapters.postgres import Connection, in_transaction, translated
+from migration_pipeline.core.control import Heard
 from migration_pipeline.core.errors import RangeLost
 from migration_pipeline.core.model import (
     CopyResult,
@@ -48,6 +50,27 @@ class PostgresRangeLedger:
         self._bounds = bounds
         self._turn = threading.Lock()
         self.fence = Fence(bounds.key, bounds.ordinal, epoch, self._check)
+
+    def hear(self) -> Heard:
+        def work(cursor: _Cursor) -> Heard:
+            cursor.execute(
+                self._sql("UPDATE {s}.ranges SET seen_at = now() WHERE range_id = %s"), [self._bounds.ordinal]
+            )
+            cursor.execute(self._sql(HEAR), {"seconds": AT_WORK_SECONDS})
+            ((control, runs, ended, failed),) = cursor.fetchall()
+            return Heard(said(control), runs, int(ended), int(failed))
+
+        return self._write(work)
+
+    def trip(self) -> str:
+        def work(cursor: _Cursor) -> str:
+            cursor.execute(self._sql(WHAT_FAILS))
+            classes = ", ".join(f"{count} {outcome}" for outcome, count in cursor.fetchall())
+            why = f"too many files fail; of the last ten minutes: {classes}"
+            pause(cursor, self._schema, by=BREAKER, why=why)
+            return why
+
+        return self._write(work)
 
     def want(self, wanted: Iterable[Wish]) -> int:
         def work(cursor: _Cursor) -> int:
@@ -115,6 +138,9 @@ class PostgresRangeLedger:
             "SELECT container, blob, attempts, replaces FROM {s}.files WHERE file_id IN"
             " (SELECT file_id FROM {s}.wanted WHERE range_id = %(range)s AND dropped_at IS NULL)"
             " AND (outcome IS NULL OR outcome <> ALL(%(verified)s)) AND waived_at IS NULL AND NOT erasing"
+            # Some dead letters are to be tried again: then those alone, beside what was not tried yet.
+            " AND (outcome IS NULL OR retry_at IS NOT NULL OR NOT EXISTS (SELECT FROM {s}.wanted w JOIN {s}.files f"
+            " USING (file_id) WHERE w.range_id = %(range)s AND w.dropped_at IS NULL AND f.retry_at IS NOT NULL))"
         )
         return [WantedFile(SourceFile(container, blob), tries, replaces) for container, blob, tries, replaces in rows]
 
@@ -136,6 +162,16 @@ class PostgresRangeLedger:
             cursor.execute(
                 self._sql("UPDATE {s}.ranges SET copied = copied + %s, bytes = bytes + %s WHERE range_id = %s"),
                 [len(copied), sum(item.size for item in copied), self._bounds.ordinal],
+            )
+            verified = sum(item.outcome.verified for item in results)
+            cursor.execute(
+                self._sql(
+                    "INSERT INTO {s}.progress AS p (at, range_id, files, failed, bytes) VALUES"
+                    " (date_bin('10 seconds', now(), 'epoch'::timestamptz), %s, %s, %s, %s)"
+                    " ON CONFLICT (at, range_id) DO UPDATE SET files = p.files + excluded.files,"
+                    " failed = p.failed + excluded.failed, bytes = p.bytes + excluded.bytes"
+                ),
+                [self._bounds.ordinal, verified, len(results) - verified, sum(item.size for item in copied)],
             )
 
         self._write(work)
@@ -223,7 +259,7 @@ class PostgresRangeLedger:
         def work(cursor: _Cursor) -> None:
             cursor.execute(
                 self._sql(
-                    "UPDATE {s}.ranges SET ended_at = now(), report = %s,"
+                    "UPDATE {s}.ranges SET ended_at = now(), seen_at = NULL, report = %s,"
                     " rolled_back_at = CASE WHEN %s THEN now() END WHERE range_id = %s"
                 ),
                 [Jsonb(report), rolled_back, self._bounds.ordinal],
@@ -284,7 +320,7 @@ _RECORD = """
         md5 = CASE WHEN e.verified THEN e.md5 ELSE f.md5 END,
         etag = CASE WHEN e.verified THEN e.etag ELSE f.etag END,
         source_etag = CASE WHEN e.verified THEN e.source_etag ELSE f.source_etag END,
-        replaces = CASE WHEN NOT e.verified THEN f.replaces END,
+        replaces = CASE WHEN NOT e.verified THEN f.replaces END, retry_at = NULL,
         ours = f.ours OR coalesce(e.made, false),
         versions = CASE WHEN e.made AND e.version IS NOT NULL AND e.version <> ALL(f.versions)
             THEN f.versions || e.version ELSE f.versions END

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from migration_pipeline.core.control import Wait, go_on
 from migration_pipeline.core.model import KnownFile, Profile, ProfileId, ProfileRange, SourceFile, Waiting
 from migration_pipeline.core.ports import DocumentStore, ProfileStore, RangeLedger
 from migration_pipeline.core.rewrite import batches
@@ -130,8 +131,12 @@ def confirm(
     documents: DocumentStore,
     ledger: RangeLedger,
     urls: UrlRules,
+    wait: Wait = go_on,
 ) -> Confirmed:
-    """Read both sites afresh, set the flag where it is true, and note which files nobody in the range holds."""
+    """Read both sites afresh, set the flag where it is true, and note which files nobody in the range holds.
+
+    `wait` is called after each batch.
+    """
     confirmed, judge = Confirmed(), Judge(ledger.known(), urls)
     held, had_files = set[SourceFile](), set(ledger.profiles_with_files())
     gone = set(had_files)
@@ -150,6 +155,7 @@ def confirm(
         untrue = [p.profile_id for p in batch if p.flagged and not p.deleted and p not in clean]
         confirmed.unflagged += profiles.clear_flags(untrue)
         gone.difference_update(profile.profile_id for profile in batch)
+        wait()  # here, so that no batch is judged that was read before a pause
     for ids in batches(sorted(gone, key=str)):
         # Rows that the app removed; their documents may be there still, and hold references.
         for strings in documents.read(ids).values():

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from migration_pipeline.core.content_type import guess
+from migration_pipeline.core.control import Limits
 from migration_pipeline.core.errors import Permanent, Transient
 from migration_pipeline.core.large_file import PART_BYTES, Links, read_in_parts, upload_in_parts
 from migration_pipeline.core.model import CopyResult, Outcome, SourceFile, WantedFile
@@ -79,6 +80,12 @@ class Copier:
         )
         self.target_pace = Pace(limits.in_flight, limits.requests_per_second, None, self.clock, self.sleep)
         self._links = Links(self.source, self.target, self.source_pace, self.target_pace, Room(limits.memory))
+
+    def obey(self, limits: Limits) -> None:
+        """Other bounds from now on, for all that is not under way; those given at the start hold where none is said."""
+        most = limits.in_flight or self.limits.in_flight
+        self.source_pace.adjust(most, limits.requests_per_second, limits.bytes_per_second)
+        self.target_pace.adjust(most, limits.requests_per_second, None)
 
     async def copy(self, wanted: WantedFile) -> CopyResult:
         """Copy one file, trying again after passing errors; only `Fatal` errors leave this function."""

@@ -1,9 +1,10 @@
 """Which files a range's profiles need, read from both sites."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from migration_pipeline.core.control import Wait, go_on
 from migration_pipeline.core.model import Profile, ProfileId, ProfileRange, Wish
 from migration_pipeline.core.ports import DocumentStore, ProfileStore, RangeLedger
 from migration_pipeline.core.urls import Reference, UrlKind, UrlRules
@@ -45,17 +46,18 @@ def discover(
     documents: DocumentStore,
     ledger: RangeLedger,
     urls: UrlRules,
+    wait: Wait = go_on,
 ) -> Discovered:
-    """Read both sites of a range and note the wanted files in the ledger."""
+    """Read both sites of a range and note the wanted files in the ledger; `wait` is called after each batch."""
     found = Discovered()
-    found.files = ledger.want(_wanted(bounds, profiles, documents, urls, found))
+    found.files = ledger.want(_wanted(profiles.read(bounds), documents, urls, found, wait))
     return found
 
 
 def _wanted(
-    bounds: ProfileRange, profiles: ProfileStore, documents: DocumentStore, urls: UrlRules, found: Discovered
+    batches: Iterable[Sequence[Profile]], documents: DocumentStore, urls: UrlRules, found: Discovered, wait: Wait
 ) -> Iterator[Wish]:
-    for batch in profiles.read(bounds):
+    for batch in batches:
         alive = [profile for profile in batch if not profile.deleted]
         found.profiles += len(batch)
         found.deleted += len(batch) - len(alive)
@@ -64,6 +66,7 @@ def _wanted(
             wishes = _wishes_of(profile, copies.get(profile.profile_id), urls, found)
             found.with_files += bool(wishes)
             yield from wishes
+        wait()  # here, so that no batch is looked at that was read before a pause
 
 
 def _wishes_of(profile: Profile, copies: Sequence[str] | None, urls: UrlRules, found: Discovered) -> list[Wish]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from migration_pipeline.core.confirm import Confirmed, confirm
+from migration_pipeline.core.control import Listener, Say, StandingOrders
 from migration_pipeline.core.copy_file import Copier, CopyLimits
 from migration_pipeline.core.discover import Discovered, discover
 from migration_pipeline.core.model import ProfileRange, Rewritten
@@ -47,6 +48,7 @@ class Stores:
 
     Attributes:
         run: runs the copying in an event loop of the outer layer's choice.
+        standing: when a run may work, and how hard.
     """
 
     open_byte_stores: OpenByteStores
@@ -55,11 +57,15 @@ class Stores:
     ledger: Ledger
     urls: UrlRules
     run: RunInLoop = asyncio.run
+    standing: StandingOrders = field(default_factory=StandingOrders)
 
 
 @dataclass(slots=True)
 class RangeReport:
-    """What one run did for one range. `seconds` are wall time by stage, `cpu_seconds` this process's meanwhile."""
+    """What one run did for one range. `seconds` are wall time by stage, `cpu_seconds` this process's meanwhile.
+
+    `paused_seconds` of the wall time were spent waiting, for the migration was paused.
+    """
 
     key: str
     discovered: Discovered = field(default_factory=Discovered)
@@ -69,6 +75,7 @@ class RangeReport:
     confirmed: Confirmed = field(default_factory=Confirmed)
     seconds: dict[str, float] = field(default_factory=dict)
     cpu_seconds: dict[str, float] = field(default_factory=dict)
+    paused_seconds: float = 0.0
 
     @property
     def complete(self) -> bool:
@@ -101,12 +108,10 @@ class RangeReport:
             "waiting": len(self.confirmed.waiting),
             "dropped": self.confirmed.dropped,
             "waiting_for": dict(self.reasons()),
+            "paused_seconds": round(self.paused_seconds, 3),
             "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
             "cpu_seconds": {stage: round(seconds, 3) for stage, seconds in self.cpu_seconds.items()},
         }
-
-
-Say = Callable[[str], None]
 
 
 def migrate_range(range_key: str, stores: Stores, limits: CopyLimits, *, say: Say = lambda _: None) -> RangeReport:
@@ -126,12 +131,13 @@ def migrate_range(range_key: str, stores: Stores, limits: CopyLimits, *, say: Sa
         Fatal: the range is unknown, or a whole store refuses us.
     """
     with stores.ledger.hold(range_key) as (bounds, ledger):
-        report = RangeReport(range_key)
+        report, listener = RangeReport(range_key), Listener(ledger, stores.standing, say)
         for _ in range(MAX_PASSES):
-            _one_pass(report, bounds, stores, ledger, limits, say)
+            _one_pass(report, bounds, stores, ledger, limits, listener)
             if not report.confirmed.overtaken:
                 break
             say("users added references meanwhile: going over the range again")
+        report.paused_seconds = listener.paused_seconds
         ledger.finish(report.counters())
     return report
 
@@ -142,40 +148,43 @@ def _one_pass(
     stores: Stores,
     ledger: RangeLedger,
     limits: CopyLimits,
-    say: Say,
+    listener: Listener,
 ) -> None:
-    profiles, documents, urls = stores.profiles, stores.documents, stores.urls
+    profiles, documents, urls, say = stores.profiles, stores.documents, stores.urls, listener.say
+    wait = listener.wait
 
     with _stage(report, "discover"):
-        report.discovered = found = discover(bounds, profiles=profiles, documents=documents, ledger=ledger, urls=urls)
+        found = discover(bounds, profiles=profiles, documents=documents, ledger=ledger, urls=urls, wait=wait)
+        report.discovered = found
     say(f"discovered {found.files} files of {found.with_files} profiles")
 
     with _stage(report, "transfer"):
-        report.transferred = report.transferred.plus(_transfer(stores, ledger, limits))
+        report.transferred = report.transferred.plus(_transfer(stores, ledger, limits, listener))
     say(f"copied {report.transferred.copied} files, {report.transferred.failed} failed")
 
     with _stage(report, "rewrite_database"):
-        report.database = report.database.plus(rewrite(profiles, ledger=ledger, urls=urls))
+        report.database = report.database.plus(rewrite(profiles, ledger=ledger, urls=urls, wait=wait))
     with _stage(report, "rewrite_firebase"):
-        report.firebase = report.firebase.plus(rewrite(documents, ledger=ledger, urls=urls))
+        report.firebase = report.firebase.plus(rewrite(documents, ledger=ledger, urls=urls, wait=wait))
     say(f"re-pointed {report.database.urls} URLs in the database, {report.firebase.urls} in Firebase")
 
     with _stage(report, "confirm"):
-        report.confirmed = confirm(bounds, profiles=profiles, documents=documents, ledger=ledger, urls=urls)
+        report.confirmed = confirm(bounds, profiles=profiles, documents=documents, ledger=ledger, urls=urls, wait=wait)
     say(f"{report.confirmed.migrated} profiles migrated, {len(report.confirmed.waiting)} waiting")
 
 
-def _transfer(stores: Stores, ledger: RangeLedger, limits: CopyLimits) -> Transferred:
+def _transfer(stores: Stores, ledger: RangeLedger, limits: CopyLimits, listener: Listener) -> Transferred:
     wanted = ledger.unfinished()
     if not wanted:
         return Transferred()
+    listener.wait()
 
     async def copy_all() -> Transferred:
         async with stores.open_byte_stores() as (source, target):
             # A store that refuses us altogether is found out here, before thousands of files fail one by one.
             await source.check()
             await target.check()
-            return await transfer(wanted, Copier(source, target, stores.urls, limits), ledger.record)
+            return await transfer(wanted, Copier(source, target, stores.urls, limits), ledger.record, listener)
 
     return stores.run(copy_all())
 

@@ -56,6 +56,12 @@ class AdaptiveLimit:
         """Requests at once now; never less than one."""
         return int(self._limit)
 
+    def bound(self, ceiling: int) -> None:
+        """Another ceiling; a higher one is reached as after an overload, step by step."""
+        self.ceiling = ceiling
+        self._limit = min(self._limit, float(ceiling))
+        self.lowest = min(self.lowest, self.limit)
+
     def good(self, *, began: float, seconds: float | None, now: float) -> None:
         """A request succeeded.
 
@@ -102,20 +108,33 @@ class PaceFacts(NamedTuple):
         return PaceFacts(other.limit or self.limit, lowest, self.overloads + other.overloads)
 
 
+_LOOK_AGAIN = 1.0
+"""Seconds after which whoever waits for a rate looks whether it is another by now."""
+
+
 @dataclass(slots=True)
 class _Rate:
-    """So much a second, evenly."""
+    """So much a second, evenly, in the order of asking."""
 
     per_second: float | None
     _next: float = 0.0
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    def wait(self, amount: float, now: float) -> float:
-        """Seconds until this much may pass; it counts as passed."""
+    async def wait(self, amount: float, clock: Clock, sleep: Sleep) -> None:
+        """Wait until this much may pass; it counts as passed."""
         if not self.per_second:
-            return 0.0
-        begins = max(self._next, now)
-        self._next = begins + amount / self.per_second
-        return begins - now
+            return
+        async with self._turn:
+            while self.per_second and (rest := self._next - clock()) > 0:
+                await sleep(min(rest, _LOOK_AGAIN))
+            if self.per_second:
+                self._next = max(self._next, clock()) + amount / self.per_second
+
+    def change(self, per_second: float | None, now: float) -> None:
+        """Another rate from now on; what passed already is paid at the new one."""
+        owed = max(0.0, self._next - now) * (self.per_second or 0.0)
+        self.per_second = per_second or None
+        self._next = now + owed / self.per_second if self.per_second else 0.0
 
 
 @dataclass(slots=True)
@@ -154,9 +173,16 @@ class Pace:
 
     async def pass_bytes(self, amount: int) -> None:
         """Wait until so many bytes may pass."""
-        wait = self._bytes.wait(amount, self.clock())
-        if wait:
-            await self.sleep(wait)
+        await self._bytes.wait(amount, self.clock, self.sleep)
+
+    def adjust(self, ceiling: int, requests_per_second: float | None, bytes_per_second: float | None) -> None:
+        """Other bounds from now on; requests under way end as they are."""
+        now = self.clock()
+        self.ceiling, self.requests_per_second, self.bytes_per_second = ceiling, requests_per_second, bytes_per_second
+        self._limit.bound(ceiling)
+        self._requests.change(requests_per_second, now)
+        self._bytes.change(bytes_per_second, now)
+        self._wake()
 
     async def enter(self) -> None:
         """Wait for a place, and for the moment from which the store may be asked."""
@@ -175,9 +201,7 @@ class Pace:
         try:
             while (rest := self._rest_until - self.clock()) > 0:
                 await self.sleep(rest)
-            wait = self._requests.wait(1, self.clock())
-            if wait:
-                await self.sleep(wait)
+            await self._requests.wait(1, self.clock, self.sleep)
         except BaseException:
             self._at_work -= 1
             self._wake()

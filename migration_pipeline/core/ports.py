@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
+from migration_pipeline.core.control import Heard
 from migration_pipeline.core.model import (
     CopyResult,
     FileHeaders,
@@ -191,19 +192,6 @@ class ProfileStore(Protocol):
         """
 
 
-class ProfileIndex(Protocol):
-    """The app's database, as the planner sees it."""
-
-    def bounds(self) -> tuple[ProfileId, ProfileId] | None:
-        """The lowest and the highest id; `None` for an empty table."""
-
-    def cut(self, *, after: ProfileId | None, size: int) -> Iterator[tuple[ProfileId, ProfileId, int]]:
-        """Ranges of `size` consecutive ids above `after`: first id, last id, number of profiles."""
-
-    def sample(self, limit: int) -> Sequence[Profile]:
-        """Up to `limit` profiles spread over the table."""
-
-
 class DocumentStore(Protocol):
     """Firebase: the copies of the URLs that clients read."""
 
@@ -227,6 +215,12 @@ class RangeLedger(Protocol):
     def fence(self) -> Fence:
         """For everybody who writes for this range."""
 
+    def hear(self) -> Heard:
+        """What operators said, and how all runs get on; notes that this one is at work."""
+
+    def trip(self) -> str:
+        """Pause the migration, for too many files fail; return why, in words."""
+
     def want(self, wanted: Iterable[Wish]) -> int:
         """Note the files that the range's profiles need now; return how many different files these are.
 
@@ -234,7 +228,10 @@ class RangeLedger(Protocol):
         """
 
     def unfinished(self) -> Sequence[WantedFile]:
-        """Files of the range that are neither verified nor waived."""
+        """Files of the range that are neither verified nor waived.
+
+        Where an operator asked for another try of some dead letters, the other ones are left alone.
+        """
 
     def record(self, results: Sequence[CopyResult]) -> None:
         """Keep outcomes and evidence; a verified file stays verified whatever comes later."""

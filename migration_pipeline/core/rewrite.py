@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Protocol
 
+from migration_pipeline.core.control import Wait, go_on
 from migration_pipeline.core.model import KnownFile, ProfileId, Rewritten, SourceFile
 from migration_pipeline.core.ports import Fence, RangeLedger
 from migration_pipeline.core.urls import UrlKind, UrlRules
@@ -36,10 +37,11 @@ def moved(known: Mapping[SourceFile, KnownFile], urls: UrlRules) -> Replace:
     return replace
 
 
-def rewrite(site: Rewritable, *, ledger: RangeLedger, urls: UrlRules) -> Rewritten:
-    """Re-point the references that one site holds to the range's verified files."""
+def rewrite(site: Rewritable, *, ledger: RangeLedger, urls: UrlRules, wait: Wait = go_on) -> Rewritten:
+    """Re-point the references that one site holds to the range's verified files; `wait` is called before each batch."""
     replace, total = moved(ledger.known(), urls), Rewritten()
     for ids in batches(ledger.profiles_with_files()):
+        wait()
         total = total.plus(site.rewrite(ids, lambda _: replace, ledger.fence))
     return total
 

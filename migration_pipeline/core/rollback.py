@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from migration_pipeline.core.control import Say
 from migration_pipeline.core.each import ask_each
-from migration_pipeline.core.migrate import Say, Stores
+from migration_pipeline.core.migrate import Stores
 from migration_pipeline.core.model import (
     KnownFile,
     Profile,

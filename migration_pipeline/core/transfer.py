@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from migration_pipeline.core.control import Listener, Orders
 from migration_pipeline.core.copy_file import Copier
-from migration_pipeline.core.errors import Fatal
+from migration_pipeline.core.errors import Fatal, MigrationError
+from migration_pipeline.core.large_file import worst
 from migration_pipeline.core.model import CopyResult, Outcome, WantedFile
 from migration_pipeline.core.pace import PaceFacts
 
@@ -66,40 +68,89 @@ class Transferred:
 Record = Callable[[Sequence[CopyResult]], None]
 
 
-async def transfer(wanted: Sequence[WantedFile], copier: Copier, record: Record) -> Transferred:
+async def transfer(
+    wanted: Sequence[WantedFile], copier: Copier, record: Record, listener: Listener | None = None
+) -> Transferred:
     """Copy every wanted file, so many at a time as the limits say, each place refilled as soon as a file ends.
 
     Args:
         wanted: the files.
         copier: copies one file.
         record: keeps a batch of results; called from a worker thread, one call at a time.
+        listener: says when to pause, and of other limits; without one, the copier's own hold.
 
     Raises:
         Fatal: a whole store refuses us; files that ended before are recorded.
     """
     done, began, cpu_began = Transferred(), time.monotonic(), time.process_time()
-    todo, notes = iter(wanted), _Notes(record, done, most=copier.limits.in_flight)
-    refused: BaseExceptionGroup[Fatal] | None = None
-
-    async def place() -> None:
-        for item in todo:
-            await notes.add(await copier.copy(item))
-
-    async with asyncio.TaskGroup() as group:
-        # If recording fails, its error cancels the copying too: nothing is copied that nobody would know of.
-        group.create_task(notes.keep())
-        try:
-            async with asyncio.TaskGroup() as places:
-                for _ in range(min(copier.limits.in_flight, len(wanted))):
-                    places.create_task(place())
-        except* Fatal as errors:
-            refused = errors
-        notes.close()
+    notes = _Notes(record, done, most=copier.limits.in_flight)
+    places = _Places(wanted, copier, notes)
+    refused: MigrationError | None = None
+    try:
+        async with asyncio.TaskGroup() as group:
+            # If recording fails, or orders cannot be heard, the error ends the copying too: the ledger or the range is
+            # lost, and nothing may be copied that nobody would know of.
+            group.create_task(notes.keep())
+            following = group.create_task(listener.follow(places.obey)) if listener is not None else None
+            try:
+                async with asyncio.TaskGroup() as copying:
+                    places.begin(copying)
+            except* Fatal as errors:
+                refused = worst(errors)
+            if following is not None:
+                following.cancel()
+            notes.close()
+    except* MigrationError as errors:
+        raise worst(errors) from None
     if refused is not None:
-        raise refused.exceptions[0]
+        raise refused
     done.source_pace, done.target_pace = copier.source_pace.facts, copier.target_pace.facts
     done.seconds, done.cpu_seconds = time.monotonic() - began, time.process_time() - cpu_began
     return done
+
+
+class _Places:
+    """Files under way: as many as there may be, each place refilled as its file ends; none is begun during a pause."""
+
+    def __init__(self, wanted: Sequence[WantedFile], copier: Copier, notes: "_Notes") -> None:
+        self._todo, self._left = iter(wanted), len(wanted)
+        self._copier, self._notes = copier, notes
+        self._most, self._taken = copier.limits.in_flight, 0
+        self._go = asyncio.Event()
+        self._go.set()
+
+    def begin(self, group: asyncio.TaskGroup) -> None:
+        """Take as many places as there may be and files are left for."""
+        self._group = group
+        self._fill()
+
+    def _fill(self) -> None:
+        for _ in range(min(self._most - self._taken, self._left)):
+            self._taken += 1
+            self._group.create_task(self._work())
+
+    def obey(self, orders: Orders) -> None:
+        """Pause or go on, and be as many as the orders say."""
+        self._most = orders.limits.in_flight or self._copier.limits.in_flight
+        self._copier.obey(orders.limits)
+        if orders.paused is not None:
+            self._go.clear()
+        else:
+            self._go.set()
+        if self._taken:  # after the last file, the group takes nobody any more
+            self._fill()
+
+    async def _work(self) -> None:
+        try:
+            while True:
+                await self._go.wait()
+                item = next(self._todo, None) if self._taken <= self._most else None
+                if item is None:
+                    return
+                self._left -= 1
+                await self._notes.add(await self._copier.copy(item))
+        finally:
+            self._taken -= 1
 
 
 class _Notes:

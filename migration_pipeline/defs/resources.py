@@ -2,19 +2,25 @@
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import dagster as dg
 
-from migration_pipeline import upkeep
+from migration_pipeline import planning, upkeep
 from migration_pipeline.adapters.postgres_ledger import PostgresLedger
 from migration_pipeline.core.audit import Audited
+from migration_pipeline.core.control import Say
 from migration_pipeline.core.erase import Erasure
-from migration_pipeline.core.migrate import RangeReport, Say, migrate_range
+from migration_pipeline.core.estimate import Estimate
+from migration_pipeline.core.migrate import RangeReport, migrate_range
+from migration_pipeline.core.model import ProfileId
 from migration_pipeline.core.rollback import RolledBack
+from migration_pipeline.core.sample import SampledFiles
 from migration_pipeline.core.sweep import Swept
-from migration_pipeline.planning import Planned, keep, plan
+from migration_pipeline.planning import Planned
 from migration_pipeline.settings import load
-from migration_pipeline.stores import copy_limits, open_ledger, open_stores
+from migration_pipeline.standing import look
+from migration_pipeline.stores import copy_limits, open_index, open_ledger, open_stores
 
 
 class Migration(dg.ConfigurableResource):  # type: ignore[type-arg] # the resource is its own value
@@ -32,9 +38,23 @@ class Migration(dg.ConfigurableResource):  # type: ignore[type-arg] # the resour
     def plan(self) -> Planned:
         """Plan ranges for profiles that have none, and keep them in the ledger."""
         settings = load()
-        planned = plan(settings)
-        keep(planned, settings)
+        planned = planning.plan(settings)
+        planning.keep(planned, settings)
         return planned
+
+    def estimate(self, planned: Planned) -> tuple[Estimate, SampledFiles]:
+        """What is to be expected of the migration."""
+        return planning.estimate(load(), planned)
+
+    def plan_more(self, *, quiet: bool, at_most: int) -> tuple[list[str], int]:
+        """Plan ranges for profiles beyond the last one; see `planning.plan_more`."""
+        return planning.plan_more(load(), quiet=quiet, at_most=at_most)
+
+    def newest_profile(self) -> ProfileId | None:
+        """The highest id."""
+        with closing(open_index(load())) as index:
+            bounds = index.bounds()
+        return bounds[1] if bounds else None
 
     @property
     def workers(self) -> int:
@@ -56,6 +76,13 @@ class Migration(dg.ConfigurableResource):  # type: ignore[type-arg] # the resour
     def roll_back(self, range_key: str) -> RolledBack:
         """Re-point a range's references to the source."""
         return upkeep.roll_back(load(), range_key)
+
+    def write_metrics(self) -> Path | None:
+        """Write the figures for Prometheus; return where, or `None` where no file is set."""
+        settings = load()
+        if settings.metrics.textfile is not None:
+            look(settings)
+        return settings.metrics.textfile
 
     @contextmanager
     def ledger(self) -> Iterator[PostgresLedger]:

@@ -206,3 +206,55 @@ def test_room_asked_for_in_vain_is_not_lost() -> None:
             await room.take(100)
 
     asyncio.run(story())
+
+
+def test_other_bounds_hold_at_once_for_those_who_wait_already() -> None:
+    async def story(pace: Pace, clock: Clock) -> None:
+        async def one() -> float:
+            async with pace.request():
+                return clock.now
+
+        waiting = [asyncio.create_task(one()) for _ in range(4)]
+        await asyncio.sleep(0)
+        pace.adjust(4, 10.0, None)  # instead of one in a hundred seconds
+        sent = await asyncio.gather(*waiting)
+        assert sent[-1] - sent[0] < 3.0
+
+    paced(story, requests_per_second=0.01)
+
+
+def test_what_is_owed_is_paid_at_the_new_rate() -> None:
+    async def story(pace: Pace, clock: Clock) -> None:
+        await pace.pass_bytes(1000)  # ten seconds' worth
+        pace.adjust(4, None, 1000.0)
+        await pace.pass_bytes(1)
+        assert clock.now == pytest.approx(101.0)
+        pace.adjust(4, None, 0)
+        await pace.pass_bytes(10**12)
+        assert clock.now == pytest.approx(101.0)
+
+    paced(story, bytes_per_second=100.0)
+
+
+def test_a_lower_ceiling_is_kept_and_a_higher_one_reached() -> None:
+    async def story(pace: Pace, _: Clock) -> None:
+        async def most_at_once() -> int:
+            at_once = most = 0
+
+            async def one() -> None:
+                nonlocal at_once, most
+                async with pace.request():
+                    at_once += 1
+                    most = max(most, at_once)
+                    await asyncio.sleep(0)
+                    at_once -= 1
+
+            await asyncio.gather(*(one() for _ in range(200)))
+            return most
+
+        pace.adjust(2, None, None)
+        assert await most_at_once() == 2
+        pace.adjust(8, None, None)
+        assert await most_at_once() == 8
+
+    paced(story)

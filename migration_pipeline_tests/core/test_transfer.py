@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from migration_pipeline.core.control import Limits, Orders
 from migration_pipeline.core.copy_file import Copier, CopyLimits
 from migration_pipeline.core.errors import Fatal, Transient
 from migration_pipeline.core.large_file import PART_BYTES
@@ -177,7 +178,7 @@ def test_nothing_goes_on_where_nothing_can_be_recorded() -> None:
         raise Transient("the ledger is gone")
 
     copier = Copier(source, MemoryTarget(), RULES, CopyLimits(in_flight=1, max_attempts=1), at_once)
-    with pytest.raises(ExceptionGroup):
+    with pytest.raises(Transient, match="the ledger is gone"):
         asyncio.run(transfer([WantedFile(FILE)], copier, refuse))
 
 
@@ -320,3 +321,77 @@ def test_no_more_ends_are_unnoted_than_files_may_be_in_flight() -> None:
     done = asyncio.run(transfer([WantedFile(file) for file in files], copier, slow))
     assert done.copied == noted[0] == 200
     assert 8 <= most[0] <= 16
+
+
+class Told:
+    """A listener that hands over orders as the test gives them."""
+
+    def __init__(self) -> None:
+        self.obey: Callable[[Orders], None] = lambda _: None
+
+    async def follow(self, obey: Callable[[Orders], None]) -> None:
+        self.obey = obey
+        await asyncio.Event().wait()
+
+
+def test_a_pause_lets_files_in_flight_end_and_begins_none() -> None:
+    files = [SourceFile("photos", f"{n}.jpg") for n in range(100)]
+    recorded: list[CopyResult] = []
+    told = Told()
+
+    async def story() -> None:
+        go = asyncio.Event()
+
+        class Held(MemorySource):
+            async def read(self, *given: Any, **named: Any) -> Any:
+                await go.wait()
+                return await super().read(*given, **named)
+
+        source = Held(dict.fromkeys(files, b"x"))
+        copier = Copier(source, MemoryTarget(), RULES, CopyLimits(in_flight=4), at_once)
+        work = asyncio.create_task(transfer([WantedFile(f) for f in files], copier, recorded.extend, told))  # type: ignore[arg-type] # the part that is used
+        await asyncio.sleep(0.01)
+        told.obey(Orders("paused", Limits()))
+        go.set()
+        await asyncio.sleep(0.05)
+        assert source.reads == 4
+        told.obey(Orders(None, Limits(in_flight=2)))
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(5):
+            done = await work
+        assert done.copied == 100
+
+    asyncio.run(story())
+    assert len(recorded) == 100
+
+
+def test_more_or_fewer_files_at_once_from_now_on() -> None:
+    files = [SourceFile("photos", f"{n}.jpg") for n in range(400)]
+    at_once, seen, told = 0, list[int](), Told()
+
+    async def story() -> None:
+        class Counted(MemorySource):
+            async def read(self, *given: Any, **named: Any) -> Any:
+                nonlocal at_once
+                at_once += 1
+                seen.append(at_once)
+                await asyncio.sleep(0.002)
+                at_once -= 1
+                return await super().read(*given, **named)
+
+        copier = Copier(Counted(dict.fromkeys(files, b"x")), MemoryTarget(), RULES, CopyLimits(in_flight=4))
+        work = asyncio.create_task(transfer([WantedFile(f) for f in files], copier, lambda _: None, told))  # type: ignore[arg-type] # as above
+        for most, after in ((1, 40), (16, 150)):
+            while len(seen) < after:
+                await asyncio.sleep(0.001)
+            told.obey(Orders(None, Limits(in_flight=most)))
+            begun = len(seen)
+            while len(seen) < begun + 60:
+                await asyncio.sleep(0.001)
+            # Those under way, and requests that learn the new ceiling, are left aside.
+            assert max(seen[begun + 20 : begun + 60]) <= most
+        async with asyncio.timeout(5):
+            await work
+        assert max(seen[-100:]) == 16
+
+    asyncio.run(story())
