@@ -30,7 +30,7 @@ _Cursor = psycopg.Cursor[tuple[Any, ...]]
 
 
 class PostgresProfiles:
-    """Fulfils `ProfileStore` and `ProfileIndex`. One connection, one thread at a time."""
+    """Fulfils `ProfileStore`. One connection, one thread at a time."""
 
     def __init__(
         self,
@@ -100,36 +100,6 @@ class PostgresProfiles:
         """Close the connection."""
         self._connection.close()
 
-    def missing_rights(self) -> list[str]:
-        """What the role may not do and has to, in words."""
-        wanted = [(part.name, column.name) for part in (self._profiles, *self._related) for column in part.columns]
-        wanted.append((self._profiles.name, self._flag_name))
-        missing = []
-        with translated("database"), self._connection.cursor() as cursor:
-            for name, column in wanted:
-                quoted = name.as_string(self._connection)
-                for right in ("SELECT", "UPDATE"):
-                    cursor.execute("SELECT has_column_privilege(%s, %s, %s)", [quoted, column, right])
-                    if cursor.fetchone() != (True,):
-                        missing.append(f"{right} {quoted}.{column}")
-        return missing
-
-    def unindexed(self) -> list[str]:
-        """Columns by which rows are looked up and that no index begins with."""
-        missing = []
-        with translated("database"), self._connection.cursor() as cursor:
-            for part in (self._profiles, *self._related):
-                quoted, owner = part.name.as_string(self._connection), part.owner_name
-                cursor.execute(
-                    "SELECT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a"
-                    " ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]"
-                    " WHERE i.indrelid = %s::regclass AND i.indisvalid AND i.indpred IS NULL AND a.attname = %s)",
-                    [quoted, owner],
-                )
-                if cursor.fetchone() != (True,):
-                    missing.append(f"{quoted}.{owner}")
-        return missing
-
     def read(self, bounds: ProfileRange) -> Iterator[Sequence[Profile]]:
         after = bounds.after
         query = sql.SQL("{within} ORDER BY {id} LIMIT {batch}").format(
@@ -186,51 +156,6 @@ class PostgresProfiles:
     def _in_batches(self, profile_ids: Sequence[ProfileId]) -> Iterator[Sequence[Profile]]:
         for start in range(0, len(profile_ids), _BATCH):
             yield self.find(profile_ids[start : start + _BATCH])
-
-    def sample(self, limit: int) -> Sequence[Profile]:
-        with translated("database.profiles"), self._connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT greatest(reltuples, 1) FROM pg_class WHERE oid = %s::regclass",
-                [self._profiles.name.as_string(self._connection)],
-            )
-            ((rows,),) = cursor.fetchall()
-        # Twice as many pages as needed, for pages are unevenly filled; a table never analysed is read from its start.
-        percent = min(100.0, 200.0 * limit / float(rows))
-        return self._read(
-            sql.SQL("TABLESAMPLE SYSTEM ({}) LIMIT {}").format(sql.Literal(percent), sql.Literal(limit)), {}
-        )
-
-    def bounds(self) -> tuple[ProfileId, ProfileId] | None:
-        query = sql.SQL(
-            "(SELECT {id} FROM {t} ORDER BY {id} LIMIT 1) UNION ALL (SELECT {id} FROM {t} ORDER BY {id} DESC LIMIT 1)"
-        )
-        with translated("database.profiles"), self._connection.cursor() as cursor:
-            cursor.execute(query.format(id=self._profiles.id, t=self._profiles.name))
-            ids = [plain(row[0]) for row in cursor.fetchall()]
-        return (ids[0], ids[1]) if ids else None
-
-    def cut(self, *, after: ProfileId | None, size: int) -> Iterator[tuple[ProfileId, ProfileId, int]]:
-        # One pass over the primary key; only the ends of ranges leave the server.
-        query = sql.SQL(
-            "SELECT id, n, at_end FROM (SELECT {id} AS id,"
-            " row_number() OVER w AS n, lead({id}) OVER w IS NULL AS at_end"
-            " FROM {t} WHERE {above} WINDOW w AS (ORDER BY {id})) AS numbered"
-            " WHERE n %% %(size)s IN (0, 1 %% %(size)s) OR at_end ORDER BY n"
-        ).format(id=self._profiles.id, t=self._profiles.name, above=self._above())
-        with (
-            translated("database.profiles"),
-            self._connection.transaction(),
-            self._connection.cursor(name="migration_ranges") as cursor,
-        ):
-            cursor.execute(query, {"after": after, "size": size})
-            first: ProfileId | None = None
-            before = 0
-            for id_, number, at_end in cursor:
-                # Rows come in pairs, a range's first and last; a range of one profile is one row.
-                first = plain(id_) if first is None else first
-                if at_end or number % size == 0:
-                    yield first, plain(id_), number - before
-                    first, before = None, number
 
     def rewrite(self, profile_ids: Sequence[ProfileId], replace: ReplaceFor, fence: Fence) -> Rewritten:
         prepared = Prepared(replace)

@@ -46,12 +46,32 @@ class Chosen(NamedTuple):
     planned: int
 
 
-def choose(settings: Settings, named: Sequence[str], *, also_done: bool) -> Chosen:
-    """The named ranges, or every one with something left.
+def choose(
+    settings: Settings,
+    named: Sequence[str],
+    *,
+    also_done: bool,
+    first: int | None = None,
+    sample: int | None = None,
+) -> Chosen:
+    """The named ranges, or every one with something left; of these, perhaps only some to begin with.
+
+    Args:
+        settings: the migration.
+        named: keys of ranges.
+        also_done: those too that are done.
+        first: so many of them, in order.
+        sample: so many of them, spread evenly.
 
     Raises:
-        Fatal: nothing is planned, or a name is unknown.
+        Fatal: nothing is planned, a name is unknown, or it is not clear which ranges are meant.
     """
+    if (bool(named), first is not None, sample is not None).count(True) > 1:
+        raise Fatal(
+            "names of ranges, --first and --sample exclude each other.",
+            setting="RANGE",
+            remedy="Name ranges, or give one of the two.",
+        )
     with closing(open_ledger(settings)) as ledger:
         states = ledger.overview.states()
     if not states:
@@ -65,7 +85,15 @@ def choose(settings: Settings, named: Sequence[str], *, also_done: bool) -> Chos
         )
     # What was rolled back stays so until somebody names it.
     keys = [s.key for s in states if (s.key in named if named else also_done or not (is_done(s) or s.rolled_back))]
-    return Chosen(keys, len(states))
+    return Chosen(_some(keys, first, sample), len(states))
+
+
+def _some(keys: Sequence[str], first: int | None, sample: int | None) -> list[str]:
+    """The first ones, or ones from the middle of as many stretches of equal length; all where there are no more."""
+    count = first or sample or len(keys)
+    if sample is None or count >= len(keys):
+        return list(keys[:count])
+    return [keys[(2 * place + 1) * len(keys) // (2 * count)] for place in range(count)]
 
 
 def migrate(settings: Settings, keys: Sequence[str], tell: Callable[[str], None]) -> Generator[Progress, None, None]:

@@ -3,14 +3,16 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from migration_pipeline.core.errors import Fatal
 from migration_pipeline.core.model import ProfileId, ProfileRange
-from migration_pipeline.core.ports import DocumentStore, ProfileIndex
-from migration_pipeline.core.urls import UrlKind, UrlRules
+from migration_pipeline.core.plan_ports import Block, ProfileIndex
+from migration_pipeline.core.sample import Sampled
 
-SAMPLE = 500
-"""Profiles read to learn how many files one has."""
+_LEEWAY = 1.25
+"""A range may hold so many times the files of an average one, so that chance alone does not make ranges smaller."""
+_BLOCKS = 20  # that a range is made of, where its size has such a divisor
 _SHORT_DIGITS, _LONG_DIGITS = 10, 19  # 19 hold every bigint
 _SHORT_IDS_END = 10**9  # leaves room to grow tenfold before text order would break
 _SHOWN = 36  # characters of a text id in a partition's key: a whole uuid
@@ -25,66 +27,85 @@ class RangeSize:
 
 
 @dataclass(frozen=True, slots=True)
-class Sampled:
-    """What a sample of profiles says of all.
+class Measure:
+    """Where to cut.
 
     Attributes:
-        profiles: looked at, deleted ones aside.
-        references: URLs of the source that they hold.
-        rows: of them, profiles that hold one.
-        documents: of them, profiles whose document holds one.
+        profiles: of one range at most.
+        files: of one range at most, by their estimate.
+        files_per_profile: that a profile has, whatever its own columns hold: those of related rows.
+        files_per_byte: of a profile's own columns.
+        usual: profiles of a range of average ones.
     """
 
     profiles: int
-    references: int
-    rows: int
-    documents: int
+    files: float
+    files_per_profile: float
+    files_per_byte: float
+    usual: int
+
+    def files_of(self, block: Block) -> float:
+        """The block's files, estimated."""
+        return self.files_per_profile * block.profiles + self.files_per_byte * block.bytes
 
     @property
-    def per_profile(self) -> float:
-        """References of the source per profile."""
-        return self.references / self.profiles if self.profiles else 0.0
+    def block(self) -> int:
+        """Profiles of the blocks that ranges are made of; ranges bounded by `profiles` hold exactly so many."""
+        most = max(1, self.usual // _BLOCKS)
+        return next(size for size in range(most, 0, -1) if self.profiles % size == 0)
 
 
-def sample(index: ProfileIndex, documents: DocumentStore, urls: UrlRules) -> Sampled:
-    """Look at some profiles spread over the table."""
-
-    def at_source(strings: Sequence[str]) -> int:
-        references = (urls.classify(text) for text in strings)
-        return sum(reference is not None and reference.kind is UrlKind.SOURCE for reference in references)
-
-    alive = [profile for profile in index.sample(SAMPLE) if not profile.deleted]
-    copies = documents.read([profile.profile_id for profile in alive])
-    held = [at_source(profile.strings) for profile in alive]
-    return Sampled(
-        len(alive), sum(held), sum(map(bool, held)), sum(bool(at_source(strings)) for strings in copies.values())
-    )
+def measure(size: RangeSize, sampled: Sampled) -> Measure:
+    """Where to cut, by what a sample says of files and bytes."""
+    mean = sampled.files_per_profile
+    if not mean:
+        return Measure(size.profiles, float(size.files), 0.0, 0.0, size.profiles)
+    constant, per_byte = _line(sampled.bytes, sampled.files)
+    usual = max(1, min(size.profiles, int(size.files / mean)))
+    return Measure(size.profiles, min(size.files, _LEEWAY * usual * mean), constant, per_byte, usual)
 
 
-def profiles_a_range(size: RangeSize, sampled: Sampled) -> int:
-    """Profiles per range such that neither bound is exceeded on average."""
-    by_files = size.files / sampled.per_profile if sampled.references else size.profiles
-    return max(1, min(size.profiles, int(by_files)))
+def _line(bytes_: Sequence[int], files: Sequence[int]) -> tuple[float, float]:
+    """Files as a constant and a share of the bytes: least squares, neither below nothing."""
+    middle_bytes, middle_files = fmean(bytes_), fmean(files)
+    spread = sum((x - middle_bytes) ** 2 for x in bytes_)
+    together = sum((x - middle_bytes) * (y - middle_files) for x, y in zip(bytes_, files, strict=True))
+    slope = max(0.0, together / spread) if spread else 0.0
+    constant = middle_files - slope * middle_bytes
+    return (constant, slope) if constant >= 0 else (0.0, middle_files / middle_bytes)
 
 
-def plan_ranges(index: ProfileIndex, planned: Sequence[ProfileRange], size: int) -> Iterator[ProfileRange]:
+def plan_ranges(index: ProfileIndex, planned: Sequence[ProfileRange], at: Measure) -> Iterator[ProfileRange]:
     """Ranges for the profiles beyond the last planned one.
 
     Args:
         index: the profiles.
         planned: the ranges there are, in order; they are never cut anew, their keys are partitions.
-        size: profiles a range.
+        at: where to cut.
 
     Raises:
         Fatal: integer ids outgrew the keys' digits, so that text order would no longer be id order.
     """
     ordinal, after = (planned[-1].ordinal, planned[-1].last) if planned else (0, None)
     digits = _digits_of(planned[0].key) if planned else _digits_for(index.bounds())
-    for first, last, profiles in index.cut(after=after, size=size):
+    for cut in _together(index.blocks(after=after, profiles=at.block), at):
         ordinal += 1
-        key = _key_by_ids(after, first, last, digits) if digits else _key_by_ordinal(ordinal, first)
-        yield ProfileRange(key, ordinal, after, last, profiles)
-        after = last
+        key = _key_by_ids(after, cut.first, cut.last, digits) if digits else _key_by_ordinal(ordinal, cut.first)
+        yield ProfileRange(key, ordinal, after, cut.last, cut.profiles)
+        after = cut.last
+
+
+def _together(blocks: Iterator[Block], at: Measure) -> Iterator[Block]:
+    """Blocks put together until the next would exceed a bound; one that does so alone stays alone."""
+    held: Block | None = None
+    for block in blocks:
+        both = held and Block(held.first, block.last, held.profiles + block.profiles, held.bytes + block.bytes)
+        if held and both and (both.profiles > at.profiles or at.files_of(both) > at.files):
+            yield held
+            both = None
+        held = both or block
+    if held:
+        yield held
 
 
 def _key_by_ids(after: ProfileId | None, first: ProfileId, last: ProfileId, digits: int) -> str:

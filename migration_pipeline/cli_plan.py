@@ -1,0 +1,149 @@
+"""The command `plan`: what a migration will move, cost and take, and the ranges it is cut into."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from migration_pipeline.cli_show import as_json, honest, print_json, print_table, short
+from migration_pipeline.core.urls import UrlKind
+
+if TYPE_CHECKING:
+    from migration_pipeline.core.estimate import Estimate
+    from migration_pipeline.core.sample import SampledFiles
+    from migration_pipeline.planning import Planned
+
+
+@click.command()
+@click.option("--apply", "apply_", is_flag=True, help="Keep the plan: ranges in the ledger, partitions in Dagster.")
+@as_json
+@honest
+def plan(apply_: bool, json_: bool) -> None:  # noqa: FBT001 - click's form
+    """Estimate what is to be moved, by a sample, and show the ranges of profiles that have none yet.
+
+    Without --apply nothing is written anywhere.
+    """
+    from migration_pipeline import planning  # noqa: PLC0415 - commands load what they need
+    from migration_pipeline.settings import load  # noqa: PLC0415 - as above
+
+    settings = load()
+    planned = planning.plan(settings)
+    expected, files = planning.estimate(settings, planned)
+    if apply_:
+        from migration_pipeline.commands.dagster_instance import instance  # noqa: PLC0415 - as above
+        from migration_pipeline.defs.ranges import register, set_workers  # noqa: PLC0415 - as above
+
+        with instance() as opened:
+            planning.keep(planned, settings)
+            register(opened, planned.keys)
+            set_workers(opened, settings.control.workers)
+    if json_:
+        print_json(_plain(planned, expected, files, applied=apply_))
+        return
+    print_table(["", ""], [*_ranges(planned), *_rows(expected)])
+    _print_examples(planned, files)
+    click.echo(
+        f"Estimated by {expected.sampled:,} profiles and {expected.asked:,} of their files; docs/planning.md says how."
+    )
+    if planned.new and not apply_:
+        click.echo("Nothing was kept. `migration-pipeline plan --apply` keeps these ranges.")
+
+
+def _ranges(planned: "Planned") -> list[list[str]]:
+    rows = [["ranges", f"{len(planned.ranges):,} of about {planned.profiles_a_range:,} profiles"]]
+    if planned.new:
+        sizes = [item.profiles for item in planned.new]
+        between = f"from {planned.new[0].key} to {planned.new[-1].key}"
+        rows.append(["new ranges", f"{len(sizes):,}, {between}, of {min(sizes):,} to {max(sizes):,} profiles"])
+    return rows
+
+
+def _rows(expected: "Estimate") -> list[list[str]]:
+    requests, cost, speed = expected.requests, expected.cost, expected.speed
+    failing = [
+        [f"  {outcome}", f"about {count:,} files, as they are now"]
+        for outcome, count in sorted(expected.failing.items())
+    ]
+    return [
+        ["profiles", f"{expected.profiles:,}, about {expected.deleted:,} of them deleted"],
+        ["with something to move", f"about {expected.with_files:,}"],
+        *(
+            [f"references: {kind}", f"about {count:,}"]
+            for kind, count in expected.references.items()
+            if count or kind is UrlKind.SOURCE
+        ),
+        ["files to move", f"about {expected.files:,}{_off(expected.files_off)}"],
+        *failing,
+        ["bytes", f"about {_bytes(expected.bytes)}{_off(expected.bytes_off)}"],
+        ["requests to the source", f"about {requests.source_reads:,} reads"],
+        ["requests to the target", f"about {requests.target_writes:,} writes, {requests.target_reads:,} reads"],
+        ["to be written", f"about {expected.rows:,} profiles in the database, each once more for its flag"],
+        *(
+            [["", f"about {expected.documents:,} documents, each of which may run a function of the app"]]
+            if expected.documents
+            else []
+        ),
+        [
+            "cost, once",
+            f"{cost.once:,.2f}: reads {cost.reads:,.2f}, egress {cost.egress:,.2f}, writes {cost.writes:,.2f}",
+        ],
+        ["cost, a month", f"{cost.storage_a_month:,.2f} for storage in the target"],
+        ["duration", f"about {_duration(expected.seconds)} of work at {speed.files:,.0f} files a second"],
+        ["", speed.why],
+    ]
+
+
+def _print_examples(planned: "Planned", files: "SampledFiles") -> None:
+    rows = [[kind, short(text, 100)] for kind, texts in planned.sampled.examples.items() for text in texts]
+    rows += [[outcome, short(str(file), 100)] for outcome, held in files.examples.items() for file in held]
+    if rows:
+        print_table(["examples", ""], rows)
+    if files.unanswered:
+        click.echo(f"The source said nothing of {files.unanswered} files that it was asked about.")
+
+
+def _plain(planned: "Planned", expected: "Estimate", files: "SampledFiles", *, applied: bool) -> dict[str, Any]:
+    return {
+        "ranges": len(planned.ranges),
+        "new": [item.key for item in planned.new],
+        "profiles": planned.profiles,
+        "profiles_per_range": planned.profiles_a_range,
+        "applied": applied,
+        "sampled": {"profiles": expected.sampled, "files": expected.asked, "unanswered": files.unanswered},
+        "profiles_deleted": expected.deleted,
+        "profiles_with_files": expected.with_files,
+        "references": dict(expected.references),
+        "files": expected.files,
+        "files_off_by": round(expected.files_off, 3),
+        "failing": dict(expected.failing),
+        "bytes": expected.bytes,
+        "bytes_off_by": round(expected.bytes_off, 3),
+        "requests": expected.requests._asdict(),
+        "cost": {name: round(value, 4) for name, value in expected.cost._asdict().items()},
+        "seconds": round(expected.seconds),
+        "files_per_second": round(expected.speed.files, 1),
+        "speed_is": expected.speed.why,
+        "rows_to_write": expected.rows,
+        "documents_to_write": expected.documents,
+        "examples": {
+            **planned.sampled.examples,
+            **{outcome: [str(file) for file in held] for outcome, held in files.examples.items()},
+        },
+    }
+
+
+def _off(share: float) -> str:
+    return f" (± {100 * share:.0f} %)" if share else ""
+
+
+def _bytes(size: int) -> str:
+    for unit, power in (("TB", 12), ("GB", 9)):
+        if size >= 10**power:
+            return f"{size / 10**power:,.1f} {unit}"
+    return f"{size / 1e6:,.1f} MB"
+
+
+def _duration(seconds: float) -> str:
+    hours, days = seconds / 3600, seconds / 86400
+    if days >= 2:  # noqa: PLR2004 - below, hours say more
+        return f"{days:,.1f} days"
+    return f"{hours:,.1f} hours" if hours >= 1 else f"{max(1, round(seconds / 60))} min"

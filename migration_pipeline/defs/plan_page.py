@@ -1,0 +1,38 @@
+"""What people see of a plan in the UI."""
+
+from migration_pipeline.core.estimate import Estimate
+from migration_pipeline.core.sample import SampledFiles
+from migration_pipeline.core.urls import UrlKind
+from migration_pipeline.defs import pages
+from migration_pipeline.planning import Planned
+
+
+def plan_page(planned: Planned, expected: Estimate, files: SampledFiles) -> pages.Metadata:
+    """Ranges, and what is to be expected of the migration; docs/planning.md tells how far to trust it."""
+    sizes = [item.profiles for item in planned.ranges]
+    examples = [[kind.value, text] for kind, texts in planned.sampled.examples.items() for text in texts]
+    examples += [[outcome.value, str(file)] for outcome, held in files.examples.items() for file in held]
+    return {
+        "ranges": len(planned.ranges),
+        "new_ranges": len(planned.new),
+        "profiles": planned.profiles,
+        "largest_range": max(sizes, default=0),
+        "smallest_range": min(sizes, default=0),
+        "sampled_profiles": expected.sampled,
+        "sampled_files": expected.asked,
+        "profiles_with_files": expected.with_files,
+        **{f"references_{kind}": expected.references[kind] for kind in UrlKind},
+        "files": expected.files,
+        "files_off_by_percent": round(100 * expected.files_off, 1),
+        "files_that_cannot_be_copied": sum(expected.failing.values()),
+        "gigabytes": round(expected.bytes / 1e9, 3),
+        "source_requests": expected.requests.source_reads,
+        "target_requests": expected.requests.target_writes + expected.requests.target_reads,
+        "cost_once": round(expected.cost.once, 2),
+        "cost_a_month": round(expected.cost.storage_a_month, 2),
+        "hours_of_work": round(expected.seconds / 3600, 2),
+        "speed": expected.speed.why,
+        "rows_to_write": expected.rows,
+        "documents_to_write": expected.documents,
+        **pages.table("examples", ["what", "where"], examples),
+    }

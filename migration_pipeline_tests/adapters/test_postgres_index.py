@@ -1,0 +1,66 @@
+"""The app's database as the planner sees it, on a real Postgres."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import pairwise
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from migration_pipeline.adapters.postgres_index import PostgresIndex
+from migration_pipeline.adapters.postgres_tables import ProfileTable
+from migration_pipeline.core.plan_ports import Block
+from migration_pipeline.sandbox import Sandbox
+
+ROWS = 1003
+
+
+@pytest.fixture(scope="module")
+def url(sandbox: Sandbox) -> str:
+    url = sandbox.create_database(f"d{uuid4().hex[:12]}")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "CREATE TABLE profiles (id bigint PRIMARY KEY, photos json, more jsonb, one text, many text[],"
+            " deleted_at timestamptz, moved timestamptz)"
+        )
+        connection.execute(
+            "INSERT INTO profiles (id, photos, more, one, many, deleted_at, moved)"
+            """ SELECT 10 * n, '["é"]', '[1]', 'four', ARRAY['a'],"""
+            " CASE WHEN n = 2 THEN now() END, CASE WHEN n = 3 THEN now() END"
+            " FROM generate_series(1, %s) AS n",
+            [ROWS],
+        )
+        connection.execute("INSERT INTO profiles (id) VALUES (1)")
+    return url
+
+
+@pytest.fixture
+def index(url: str) -> Iterator[PostgresIndex]:
+    table = ProfileTable("profiles", "id", ["photos", "more", "one", "many"], "moved", "deleted_at")
+    with closing(PostgresIndex(url, profiles=table)) as opened:
+        yield opened
+
+
+def test_blocks_tile_the_table_and_weigh_what_may_have_to_move(index: PostgresIndex) -> None:
+    blocks = list(index.blocks(after=None, profiles=10))
+    assert [block.profiles for block in blocks] == [10] * 100 + [4]
+    # A row's own columns: 6 bytes of json, 3 of jsonb, 4 of text, 3 of a list.
+    assert blocks[0] == Block(1, 90, 10, 7 * 16)  # the first holds nothing, one is deleted, one flagged
+    assert blocks[1] == Block(100, 190, 10, 160)
+    assert blocks[-1] == Block(10_000, 10_030, 4, 64)
+    assert all(earlier.last < later.first for earlier, later in pairwise(blocks))
+    assert index.weigh([1, 10, 20, 30, 40, 5]) == {1: 0, 10: 16, 20: 0, 30: 0, 40: 16}
+
+
+def test_blocks_go_on_after_an_id(index: PostgresIndex) -> None:
+    assert list(index.blocks(after=10_010, profiles=1)) == [Block(10_020, 10_020, 1, 16), Block(10_030, 10_030, 1, 16)]
+    assert list(index.blocks(after=10_030, profiles=5)) == []
+
+
+def test_a_sample_is_spread_over_the_table(index: PostgresIndex) -> None:
+    ids = [int(profile.profile_id) for profile in index.sample(100)]
+    assert len(set(ids)) == 100
+    # From its start alone it would end at 1,000.
+    assert max(ids) > 5000
+    assert len(index.sample(5000)) == ROWS + 1
