@@ -1,0 +1,297 @@
+"""Which of the things that are true now somebody has to be told, given what was told before.
+
+What was told is plain JSON, kept in the ledger between two looks. Each kind has one judge: a pure function of the
+situation and of what it kept, which gives an alert or none, and what is to be kept now. ::
+
+    not told   true now                told, and kept until it is over
+    told       the same, or better     silence
+    told       worse                   told again
+    told       over                    forgotten: told anew, should it return
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from migration_pipeline.core.alert_words import Alert, Kind, Severity, amount, count, listed, shown, thousands
+from migration_pipeline.core.model import REMEDIES, Outcome
+from migration_pipeline.core.situation import Failure, Ranges, Situation
+
+Told = Mapping[str, Any]
+"""By kind, what its judge kept."""
+Judged = tuple[Alert | None, Any]
+
+_WORSE = 2
+"""Twice as many is worse; one more is not."""
+_NEWEST_RUNS = 1000
+_RUNS_QUIET = timedelta(hours=1)
+_LEDGER_GONE = timedelta(minutes=3)
+"""A Postgres that is started again is back by then."""
+_LATE_QUIET = timedelta(hours=6)
+_OVERLAP = timedelta(minutes=2)
+"""Runs are looked for so far back again: their writers' clocks differ, and whether one is tried again is said late."""
+_DISK_OVER = 1.2  # times the limit: room that comes and goes around the limit is not told each time
+_DISK_CRITICAL = 4
+
+
+def decide(situation: Situation, told: Told) -> tuple[list[Alert], dict[str, Any]]:
+    """What to tell now, and what to keep for the next time."""
+    judged = {kind: judge(situation, told.get(kind)) for kind, judge in JUDGES.items()}
+    alerts = [alert for alert, _ in judged.values() if alert is not None]
+    return alerts, {kind.value: kept for kind, (_, kept) in judged.items() if kept is not None}
+
+
+def runs_after(told: Told, now: datetime) -> datetime:
+    """Failed runs written after this moment belong into the next situation; at first, those of the last hour."""
+    kept = told.get(Kind.FAILED_RUNS)
+    return datetime.fromisoformat(kept["newest"]) - _OVERLAP if kept else now - _RUNS_QUIET
+
+
+def ledger_gone(now: datetime, since: datetime, error: str) -> Alert | None:
+    """For whoever cannot read what was told; whether this one was, the caller keeps."""
+    if now - since < _LEDGER_GONE:
+        return None
+    return Alert(
+        Kind.LEDGER,
+        Severity.CRITICAL,
+        "The ledger cannot be read",
+        where=shown(error),
+        since=since,
+        how_bad="Runs fail, and no other alert can be told. Users notice nothing of that by itself.",
+        what_to_do="Look at LEDGER_URL, or DATABASE_URL, and its server; `migration-pipeline doctor` asks it.",
+        link="",
+        at=now,
+    )
+
+
+def trial_alert(now: datetime, ui_url: str | None) -> Alert:
+    """For whoever wants to see that alerts arrive."""
+    return Alert(
+        Kind.TEST,
+        Severity.INFO,
+        "This is a test",
+        where="nowhere",
+        since=now,
+        how_bad="Not at all.",
+        what_to_do="Nothing: alerts arrive here.",
+        link=ui_url or "",
+        at=now,
+    )
+
+
+def _failed_runs(now: Situation, kept: Any) -> Judged:  # noqa: ANN401 - JSON
+    """Grouped by backfill or job. Over, for a group, once none failed for an hour."""
+    seen: list[str] = kept["seen"] if kept else []
+    new = [run for run in now.failures if run.run_id[:8] not in seen]
+    if not kept and not new:
+        return None, None
+    groups = {
+        name: group
+        for name, group in (kept["groups"] if kept else {}).items()
+        if now.now - datetime.fromisoformat(group["last"]) < _RUNS_QUIET
+    }
+    for run in new:
+        group = groups.setdefault(run.group, {"runs": 0, "told": 0, "since": run.at.isoformat(), "path": run.path})
+        group["runs"] += 1
+        group["last"] = run.at.isoformat()
+    worse = {name: group for name, group in groups.items() if group["runs"] >= max(1, _WORSE * group["told"])}
+    alert = _failed_runs_alert(now, worse, new) if worse else None
+    for group in worse.values():
+        group["told"] = group["runs"]
+    times = [run.at.isoformat() for run in new] + ([kept["newest"]] if kept else [])
+    ids = [*seen, *(run.run_id[:8] for run in new)]
+    newest = max(datetime.fromisoformat(text) for text in times).isoformat()
+    return alert, {"newest": newest, "seen": ids[-_NEWEST_RUNS:], "groups": groups}
+
+
+def _failed_runs_alert(now: Situation, worse: Mapping[str, Any], new: Sequence[Failure]) -> Alert:
+    runs = sum(group["runs"] for group in worse.values())
+    keys = [run.range_key for run in new if run.group in worse and run.range_key is not None]
+    first = next(iter(worse.values()))
+    return now.alert(
+        Kind.FAILED_RUNS,
+        Severity.WARNING,
+        f"{count(runs, 'run')} failed",
+        where=", ".join(shown(name) for name in worse) + (f"; ranges {listed(keys)}" if keys else ""),
+        since=min(datetime.fromisoformat(group["since"]) for group in worse.values()),
+        how_bad="Their ranges have profiles left, which keep their old, working URLs; other ranges go on.",
+        what_to_do="Read the run's error: it lists what is left, and why. Mend that, then run the failed ranges again.",
+        path=first["path"],
+    )
+
+
+def _dead_letters(now: Situation, kept: Any) -> Judged:  # noqa: ANN401 - JSON
+    """A class is worse when it is new or twice as large as when it was told, and over when none waits."""
+    waiting = {name.value: letters.waiting for name, letters in now.letters.items() if letters.waiting}
+    if not waiting:
+        return None, None
+    since = kept["since"] if kept else now.now.isoformat()
+    told = {
+        name: min(number, waiting[name]) for name, number in (kept or {"told": {}})["told"].items() if name in waiting
+    }
+    worse = [Outcome(name) for name, number in waiting.items() if number >= max(1, _WORSE * told.get(name, 0))]
+    told |= {name.value: waiting[name.value] for name in worse}
+    return _dead_letters_alert(now, worse, since) if worse else None, {"since": since, "told": told}
+
+
+def _dead_letters_alert(now: Situation, worse: Sequence[Outcome], since: str) -> Alert:
+    total = sum(letters.waiting for letters in now.letters.values())
+    classes = ", ".join(f"{thousands(now.letters[name].waiting)} `{name}`" for name in worse)
+    examples = [name for outcome in worse for name in now.letters[outcome].examples]
+    return now.alert(
+        Kind.DEAD_LETTERS,
+        Severity.WARNING,
+        f"Dead letters: {thousands(total)} wait; new, or twice as many as told: {classes}",
+        where=listed(examples),
+        since=datetime.fromisoformat(since),
+        how_bad="Profiles that need these files wait with their old, working URLs; everybody else is migrated.",
+        what_to_do=" ".join(f"`{name}`: {REMEDIES[name]}" for name in worse)
+        + " `migration-pipeline dead-letters list` lists them; waive those that cannot be mended.",
+        path="assets/dead_letters",
+    )
+
+
+def _breaker(now: Situation, kept: Any) -> Judged:  # noqa: ANN401 - JSON
+    """Each trip is told once."""
+    if now.pause is None or now.pause.by != "breaker":
+        return None, None
+    trip = now.pause.at.isoformat() if now.pause.at else ""
+    alert = now.alert(
+        Kind.BREAKER,
+        Severity.CRITICAL,
+        "The breaker paused the migration",
+        where="all runs",
+        since=now.pause.at,
+        how_bad=f"Nothing moves any more: {shown(now.pause.why)}. Users notice nothing.",
+        what_to_do="Look at the newest dead letters and at the stores, then `migration-pipeline resume`.",
+        path="assets/dead_letters",
+    )
+    return alert if kept != trip else None, trip
+
+
+def _stalled(now: Situation, kept: Any) -> Judged:  # noqa: ANN401 - JSON
+    """Time in which the migration is to stand still does not count. Over as soon as anything moves."""
+    if now.pause is not None:
+        return None, {"awake": now.now.isoformat()}
+    awake = {"awake": kept["awake"]} if kept and "awake" in kept else {}
+    if now.backfill is None:
+        return None, awake or None
+    times = [now.moved_at, now.backfill.since, *map(datetime.fromisoformat, awake.values())]
+    moved = max(at for at in times if at is not None).astimezone(UTC)
+    if now.now - moved < now.thresholds.stalled:
+        return None, awake or None
+    if kept and kept.get("told") == moved.isoformat():
+        return None, kept
+    alert = now.alert(
+        Kind.STALLED,
+        Severity.CRITICAL,
+        f"Nothing has moved for {(now.now - moved).total_seconds() / 60:.0f} minutes",
+        where=f"backfill {shown(now.backfill.id)}",
+        since=moved,
+        how_bad="A backfill is at work, and no file and no range has ended. Users notice nothing.",
+        what_to_do="Look at its runs: are they queued, at work, or gone? Do the stores answer? "
+        "`migration-pipeline doctor` asks them all.",
+        path=f"runs/b/{now.backfill.id}",
+    )
+    return alert, awake | {"told": moved.isoformat()}
+
+
+def _late_references(now: Situation, kept: Any) -> Judged:  # noqa: ANN401 - JSON
+    """Runs mend it by themselves, so it is over only when none came for some hours."""
+    if now.late is None:
+        quiet = kept is None or now.now - datetime.fromisoformat(kept["last"]) >= _LATE_QUIET
+        return None, None if quiet else kept
+    told = kept["told"] if kept else 0
+    worse = now.late.ranges >= max(1, _WORSE * told)
+    alert = now.alert(
+        Kind.LATE_REFERENCES,
+        Severity.INFO,
+        f"Something came late in {count(now.late.ranges, 'range')}",
+        where="profiles that were migrated and refer to the source again, or whose files the source has newer bytes of",
+        since=now.late.since,
+        how_bad="The old URLs work. A client still writes them, or an upload to the source landed.",
+        what_to_do="Turn on the sensor `requested_ranges`, or `migration-pipeline migrate`. If it goes on, find the "
+        "client; keep the source until it stops.",
+        path="assets/late_references",
+    )
+    return alert if worse else None, {"told": now.late.ranges if worse else told, "last": now.now.isoformat()}
+
+
+def _disk(now: Situation, kept: Any) -> Judged:  # noqa: ANN401 - JSON
+    """Worse when half of what was free is gone; over when there is clearly more room than the limit."""
+    limit = now.thresholds.free_disk
+    crowded = [disk.where for disk in now.disks if disk.free < _DISK_OVER * limit]
+    told = {where: free for where, free in (kept or {}).items() if where in crowded}
+    low = [disk for disk in now.disks if disk.free < limit]
+    worse = [disk for disk in low if disk.where not in told or disk.free * _WORSE <= told[disk.where]]
+    if not worse:
+        return None, told or None
+    least = min(disk.free for disk in worse)
+    alert = now.alert(
+        Kind.DISK,
+        Severity.CRITICAL if least * _DISK_CRITICAL < limit else Severity.WARNING,
+        f"{amount(least)} of disk are left",
+        where=", ".join(f"{shown(disk.where)} ({amount(disk.free)} free)" for disk in worse),
+        how_bad="With a full disk runs fail, and Dagster may stop.",
+        what_to_do="Remove old compute logs, or give the file system more room.",
+    )
+    return alert, told | {disk.where: disk.free for disk in worse}
+
+
+def _daily_summary(now: Situation, kept: Any) -> Judged:  # noqa: ANN401 - JSON
+    """Once a day, from the first `daily_at` on that passes while a migration is under way."""
+    today = now.now.date()
+    due = today if f"{now.now:%H:%M}" >= now.thresholds.daily_at else today - timedelta(days=1)
+    if kept is None or kept == due.isoformat() or not now.ranges.begun or now.ranges.finished:
+        return None, due.isoformat()
+    letters = count(sum(item.waiting for item in now.letters.values()), "dead letter")
+    alert = now.alert(
+        Kind.DAILY_SUMMARY,
+        Severity.INFO,
+        f"{thousands(now.ranges.done)} of {count(now.ranges.planned, 'range')} are done",
+        where=_so_far(now.ranges),
+        since=now.now - timedelta(days=1),
+        how_bad=f"In 24 hours {count(now.day.files, 'file')}, {amount(now.day.bytes)}; failed: "
+        f"{thousands(now.day.failed)}. Waiting: {letters}, {count(now.ranges.waiting, 'profile')}.",
+        what_to_do=f"It is paused: {shown(now.pause.why)}." if now.pause else "Nothing, if that is as it should be.",
+        path="assets/migration_report",
+    )
+    return alert, due.isoformat()
+
+
+def _finished(now: Situation, kept: Any) -> Judged:  # noqa: ANN401 - JSON
+    """Once; again after further ranges were planned, or some went back. What comes late does not count."""
+    if now.ranges.rolled_back:
+        return None, None
+    if not now.ranges.finished or (kept is not None and now.ranges.planned <= kept):
+        return None, kept
+    alert = now.alert(
+        Kind.FINISHED,
+        Severity.INFO,
+        "All ranges are done",
+        where=_so_far(now.ranges),
+        how_bad="Every profile is migrated, waived dead letters aside.",
+        what_to_do="Keep the sweep at work until no old client is left, then `migration-pipeline audit`. "
+        "Only then give up the source.",
+        path="assets/migration_report",
+    )
+    return alert, now.ranges.planned
+
+
+def _so_far(ranges: Ranges) -> str:
+    return (
+        f"{count(ranges.planned, 'range')}, {count(ranges.profiles, 'profile')}, {thousands(ranges.migrated)} of them "
+        f"migrated, {count(ranges.copied, 'file')} copied, {amount(ranges.bytes)}"
+    )
+
+
+JUDGES: Mapping[Kind, Callable[[Situation, Any], Judged]] = {
+    Kind.FAILED_RUNS: _failed_runs,
+    Kind.DEAD_LETTERS: _dead_letters,
+    Kind.BREAKER: _breaker,
+    Kind.STALLED: _stalled,
+    Kind.LATE_REFERENCES: _late_references,
+    Kind.DISK: _disk,
+    Kind.DAILY_SUMMARY: _daily_summary,
+    Kind.FINISHED: _finished,
+}

@@ -1,0 +1,155 @@
+"""What is true now, from the ledger, from Dagster's own records, and from this machine's disks."""
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+
+# Dagster filters backfills by status only with this; reading all of them each minute would cost too much.
+from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
+
+from migration_pipeline.adapters.ledger_overview import RangeState
+from migration_pipeline.adapters.ledger_status import summed
+from migration_pipeline.adapters.postgres_ledger import PostgresLedger
+from migration_pipeline.core.alerts import Told, runs_after
+from migration_pipeline.core.control import Heard, decide
+from migration_pipeline.core.situation import (
+    Backfill,
+    Day,
+    Disk,
+    Failure,
+    Late,
+    Letters,
+    Pause,
+    Ranges,
+    Situation,
+    Thresholds,
+)
+from migration_pipeline.core.sweep import LATE_REFERENCE, NEWER_BYTES
+from migration_pipeline.defs.migrated import SPECS
+from migration_pipeline.settings import Settings
+from migration_pipeline.stores import standing_orders, windows
+
+_RUNS = 1000
+_BACKFILLS = 20
+_DAY = timedelta(days=1)
+_UNDECIDED = timedelta(minutes=1)
+_ACTIVE = [BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING]
+_SWEEPS = (LATE_REFERENCE, NEWER_BYTES)
+
+
+def look(settings: Settings, ledger: PostgresLedger, instance: dg.DagsterInstance, told: Told) -> Situation:
+    """Look at everything once. What it costs does not grow with the number of files.
+
+    Raises:
+        Fatal: a setting, or the ledger, is refused.
+        Transient: the ledger's database does not answer.
+    """
+    now = ledger.now().astimezone(windows(settings).zone)
+    states = ledger.overview.states()
+    days = ledger.overview.progress(since=now - _DAY, every="1 day")
+    ended = [state.ended_at for state in states if state.ended_at is not None]
+    last = ledger.overview.last_progress()
+    alerts = settings.alerts
+    return Situation(
+        now=now,
+        thresholds=Thresholds(
+            timedelta(minutes=alerts.stalled_minutes), alerts.free_disk_gigabytes * 1e9, alerts.daily_at
+        ),
+        ranges=_ranges(states),
+        failures=list(_failures(instance, runs_after(told, now))),
+        letters={
+            found.outcome: Letters(found.waiting, [str(file) for file in found.examples])
+            for found in ledger.overview.letter_classes()
+        },
+        pause=_pause(settings, ledger, now),
+        backfill=_backfill(instance),
+        moved_at=max([*ended, *([last] if last else [])], default=None),
+        late=_late(ledger),
+        disks=list(_disks(instance)),
+        day=Day(sum(row.files for row in days), sum(row.failed for row in days), sum(row.bytes for row in days)),
+        ui_url=alerts.ui_url,
+    )
+
+
+def _ranges(states: Sequence[RangeState]) -> Ranges:
+    total = summed(states)
+    return Ranges(
+        planned=total.ranges,
+        begun=sum(state.started for state in states),
+        done=total.done,
+        rolled_back=total.rolled_back,
+        profiles=total.profiles,
+        migrated=total.migrated,
+        waiting=total.waiting,
+        copied=total.copied,
+        bytes=total.bytes,
+    )
+
+
+def _failures(instance: dg.DagsterInstance, after: datetime) -> Iterator[Failure]:
+    records = instance.get_run_records(
+        # Dagster drops the offset, whatever it is, and takes the rest for UTC.
+        dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=after.astimezone(UTC)),
+        limit=_RUNS,
+        order_by="update_timestamp",
+        ascending=True,
+    )
+    for record in records:
+        run, at = record.dagster_run, record.update_timestamp.astimezone(UTC)
+        retry = run.tags.get("dagster/will_retry")
+        # Dagster says a moment after the failure whether it will try again.
+        undecided = retry is None and instance.run_retries_enabled and datetime.now(UTC) - at < _UNDECIDED
+        if retry == "true" or undecided:
+            continue
+        backfill = run.tags.get("dagster/backfill")
+        job = "materialized by hand" if run.job_name.startswith("__") else f"job {run.job_name}"
+        yield Failure(
+            run_id=run.run_id,
+            group=f"backfill {backfill}" if backfill else job,
+            path=f"runs/b/{backfill}" if backfill else f"runs/{run.run_id}",
+            range_key=run.tags.get("dagster/partition"),
+            at=at,
+        )
+
+
+def _backfill(instance: dg.DagsterInstance) -> Backfill | None:
+    """The oldest of ours at work."""
+    ours = SPECS[-1].key
+    active = [
+        Backfill(found.backfill_id, datetime.fromtimestamp(found.backfill_timestamp, UTC))
+        for found in instance.get_backfills(BulkActionsFilter(statuses=_ACTIVE), limit=_BACKFILLS)
+        if ours in (found.asset_selection or ())
+    ]
+    return min(active, key=lambda item: item.since, default=None)
+
+
+def _pause(settings: Settings, ledger: PostgresLedger, now: datetime) -> Pause | None:
+    said = ledger.control.said()
+    if said.paused_why is not None:
+        return Pause(said.paused_why, said.paused_by, said.paused_at)
+    with standing_orders(settings) as standing:
+        orders = decide(standing, Heard(said, 0, 0, 0), now=now, app_says=standing.app_says())
+    return Pause(orders.paused) if orders.paused is not None else None
+
+
+def _late(ledger: PostgresLedger) -> Late | None:
+    asked = [request.at for request in ledger.requested() if request.why in _SWEEPS]
+    return Late(len(asked), min(asked)) if asked else None
+
+
+def _disks(instance: dg.DagsterInstance) -> Iterator[Disk]:
+    """The file systems that Dagster writes to, each once."""
+    places = {"DAGSTER_HOME": instance.root_directory, "compute logs": os.environ.get("DAGSTER_COMPUTE_LOGS")}
+    seen = set()
+    for what, path in _existing(places.items()):
+        if (device := path.stat().st_dev) not in seen:
+            seen.add(device)
+            yield Disk(f"{what} {path}", shutil.disk_usage(path).free)
+
+
+def _existing(places: Iterable[tuple[str, str | None]]) -> Iterator[tuple[str, Path]]:
+    return ((what, Path(path)) for what, path in places if path and Path(path).exists())
