@@ -10,7 +10,11 @@ import dagster as dg
 from migration_pipeline.core.migrate import RangeReport
 from migration_pipeline.core.model import REMEDIES, Outcome, Rewritten
 
+OWNERS = ["team:migration"]
+"""Whom the UI names for every asset; alerts go where ALERT_URLS says."""
+
 _ROWS = 50
+_CELL = 100  # characters
 _REASONS = 5
 Metadata = dict[str, Any]
 
@@ -49,7 +53,7 @@ def file_copies(report: RangeReport) -> Metadata:
         "copied": done.copied,
         "already_there": done.outcomes[Outcome.ALREADY_THERE],
         "failed": done.failed,
-        "megabytes": round(done.bytes / 1e6, 3),
+        "megabytes": round(done.bytes / 1e6, 1),
         "files_per_second": round(done.copied / seconds, 1) if seconds else 0.0,
         "cpu_milliseconds_per_file": round(1000 * done.cpu_seconds / done.copied, 2) if done.copied else 0.0,
         "retries": done.retries,
@@ -91,8 +95,11 @@ def migrated_profiles(report: RangeReport) -> Metadata:
 
 
 def seconds(report: RangeReport) -> dict[str, Metadata]:
-    """Wall seconds, by asset."""
-    return {_STAGES[stage]: {"seconds": round(value, 3)} for stage, value in report.seconds.items()}
+    """Wall and processor seconds, by asset."""
+    return {
+        _STAGES[stage]: {"seconds": round(value, 3), "cpu_seconds": round(report.cpu_seconds.get(stage, 0.0), 3)}
+        for stage, value in report.seconds.items()
+    }
 
 
 def what_is_left(report: RangeReport) -> str:
@@ -116,12 +123,13 @@ def peak_memory() -> int:
 
 def table(name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Metadata:
     """The first rows as metadata, each cell as code; nothing where there are none."""
-    if not rows:
-        return {}
-    text = markdown(columns, [[_escaped(cell) for cell in row] for row in rows[:_ROWS]])
-    if len(rows) > _ROWS:
-        text += f"\n\n… and {len(rows) - _ROWS} more"
-    return {name: dg.MetadataValue.md(text)}
+    return {name: dg.MetadataValue.md(capped(columns, rows))} if rows else {}
+
+
+def capped(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The first rows as a Markdown table, each cell as code; and how many more there are."""
+    text = markdown(columns, [[escaped(cell) for cell in row] for row in rows[:_ROWS]])
+    return text if len(rows) <= _ROWS else f"{text}\n\n… and {len(rows) - _ROWS} more"
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -133,7 +141,14 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _escaped(text: str) -> str:
-    """Names come from users: as code, they cannot become markup. A code span cannot hold a line end or a bar."""
+def escaped(text: str) -> str:
+    """Names come from users: as code, they cannot become markup. A code span cannot hold a line end or a bar.
+
+    Of a long name the middle is left out, or one cell would push all others out of sight; commands give it in full.
+    """
+    if text.isascii() and text.isdigit():
+        return text
     visible = text.encode("unicode_escape").decode() if not text.isprintable() else text
+    if len(visible) > _CELL:
+        visible = f"{visible[: _CELL // 2]}…{visible[-_CELL // 2 :]}"
     return "`" + visible.replace("`", "'").replace("|", "¦") + "`" if visible else ""

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import dagster as dg
 
+from migration_pipeline.defs import pages
+from migration_pipeline.defs.plan_page import plan_page
 from migration_pipeline.defs.resources import Migration
 
 GROUP = "migration"
@@ -17,9 +19,11 @@ profile_ranges_partitions = dg.DynamicPartitionsDefinition(name="profile_ranges"
 @dg.asset(
     group_name=GROUP,
     kinds={"postgres"},
+    owners=pages.OWNERS,
     tags={"stage": "plan"},
     description=(
-        "Cuts the profiles into ranges, the partitions of the other assets. Planned ranges stay as they are; "
+        "Cuts the profiles into ranges, the partitions of the other assets, and estimates by a sample what is to be "
+        "moved, what it costs and how long it takes. Planned ranges stay as they are; "
         "materialize this again to plan ranges for profiles that came later."
     ),
 )
@@ -28,14 +32,7 @@ def profile_ranges(context: dg.AssetExecutionContext, migration: Migration) -> d
     planned = migration.plan()
     register(context.instance, planned.keys)
     set_workers(context.instance, migration.workers)
-    return dg.MaterializeResult(
-        metadata={
-            "ranges": len(planned.ranges),
-            "new_ranges": len(planned.new),
-            "profiles": planned.profiles,
-            "largest_range": max((item.profiles for item in planned.ranges), default=0),
-        }
-    )
+    return dg.MaterializeResult(metadata=plan_page(planned, *migration.estimate(planned)))
 
 
 def register(instance: dg.DagsterInstance, keys: Sequence[str]) -> None:

@@ -1,73 +1,118 @@
-"""The whole migration at a glance, from the ledger."""
+"""The whole migration at a glance, from the ledger: how far, how fast, what failed, what next."""
 
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from migration_pipeline.core.model import REMEDIES
-from migration_pipeline.defs import pages
+from migration_pipeline.adapters.ledger_overview import ProgressRow, RangeState
+from migration_pipeline.adapters.ledger_status import Status, is_done, summed
+from migration_pipeline.defs import pages, plots
 from migration_pipeline.defs.ranges import GROUP
 from migration_pipeline.defs.resources import Migration
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
 
     from migration_pipeline.adapters.postgres_ledger import PostgresLedger
 
-_LETTERS = 1000
+_POINTS = 150
+"""Of a plot over time, at most: more cannot be told apart at its width."""
+_PROGRESS_SECONDS = 10  # what the ledger keeps progress by
 
 
 @dg.asset(
     group_name=GROUP,
     deps=["migrated_profiles"],
-    kinds={"pandas"},
+    kinds={"pandas", "matplotlib"},
+    owners=pages.OWNERS,
     tags={"stage": "report"},
-    description="How far the migration is: files by outcome, profiles, bytes and rates over all ranges.",
+    description=(
+        "How far the migration is: profiles, files and bytes over all ranges, and plots of progress, rate, outcomes "
+        "and sizes, on one page behind [Show Markdown]. Materialize it whenever you like: it reads the ledger alone."
+    ),
 )
 def migration_report(migration: Migration) -> dg.MaterializeResult[None]:
     """Sum up the ledger."""
     with migration.ledger() as ledger:
-        outcomes, ranges = outcomes_table(ledger), ranges_table(ledger)
-    seconds = float(ranges["transfer_seconds"].sum())
-    return dg.MaterializeResult(
-        metadata={
-            "ranges": len(ranges),
-            "ranges_done": int(ranges["done"].sum()),
-            "profiles_migrated": int(ranges["migrated"].sum()),
-            "profiles_waiting": int(ranges["waiting"].sum()),
-            "files_copied": int(ranges["copied"].sum()),
-            "megabytes": round(float(ranges["bytes"].sum()) / 1e6, 1),
-            "files_per_second_of_a_worker": round(float(ranges["copied"].sum()) / seconds, 1) if seconds else 0.0,
-            "outcomes": dg.MetadataValue.md(as_markdown(outcomes)),
-        }
-    )
+        return dg.MaterializeResult(metadata=report(ledger))
 
 
-@dg.asset(
-    group_name=GROUP,
-    deps=["file_copies"],
-    kinds={"postgres"},
-    tags={"stage": "report"},
-    description="Files that could not be copied and wait for somebody, by class, with what to do about each.",
-)
-def dead_letters(migration: Migration) -> dg.MaterializeResult[None]:
-    """List what waits."""
-    with migration.ledger() as ledger:
-        letters = ledger.overview.dead_letters(limit=_LETTERS)
-    rows = [[item.outcome, str(item.file), item.profile_id, item.range_key, item.message] for item in letters]
-    classes = sorted({item.outcome for item in letters})
-    return dg.MaterializeResult(
-        metadata={
-            "dead_letters": len(letters),
-            **pages.table("letters", ["class", "file", "profile", "range", "message"], rows),
-            **pages.table("remedies", ["class", "what to do"], [[name, REMEDIES[name]] for name in classes]),
-        }
-    )
+def report(ledger: "PostgresLedger") -> pages.Metadata:
+    """Pictures and tables on one page, then numbers, which plot over materializations."""
+    states = ledger.overview.states()
+    page = [*_pictures(ledger), as_markdown(outcomes_table(ledger)), *_left(states)]
+    return {"report": dg.MetadataValue.md("\n\n".join(page)), **_numbers(ledger, summed(states))}
+
+
+def _numbers(ledger: "PostgresLedger", total: Status) -> pages.Metadata:
+    letters = ledger.overview.letter_classes()
+    seconds = total.seconds["transfer"]
+    return {
+        "ranges": total.ranges,
+        "ranges_done": total.done,
+        "ranges_at_work": total.working,
+        "ranges_with_profiles_left": total.incomplete,
+        "profiles_migrated": total.migrated,
+        "profiles_with_nothing_to_move": total.nothing_to_move,
+        "profiles_waiting": total.waiting,
+        "files_copied": total.copied,
+        "megabytes": round(total.bytes / 1e6, 1),
+        "files_per_second_of_a_worker": round(total.copied / seconds, 1) if seconds else 0.0,
+        "cpu_seconds": round(sum(total.cpu_seconds.values()), 1),
+        "dead_letters_waiting": sum(item.waiting for item in letters),
+        "dead_letters_waived": sum(item.waived for item in letters),
+    }
+
+
+def _pictures(ledger: "PostgresLedger") -> list[str]:
+    rows = over_time(ledger.overview.progress())
+    return [
+        plots.as_image(plots.progress(rows), "Files and megabytes in S3 over time"),
+        plots.as_image(plots.rate(rows), "Files a second over time"),
+        plots.as_image(plots.sizes(ledger.overview.sizes()), "Files by size"),
+        plots.as_image(plots.outcomes([(name, n) for name, n, *_ in ledger.overview.outcomes()]), "Files by outcome"),
+    ]
+
+
+def _left(states: "Sequence[RangeState]") -> list[str]:
+    """Ranges with profiles that wait for somebody, those with most first."""
+
+    def why(state: RangeState) -> str:
+        reasons = sorted((state.report or {}).get("waiting_for", {}).items(), key=lambda item: -item[1])
+        return ", ".join(f"{count} for {reason}" for reason, count in reasons)
+
+    waiting = [(int((state.report or {}).get("waiting", 0)), state) for state in states if not is_done(state)]
+    left = sorted(((count, state) for count, state in waiting if count), key=lambda item: -item[0])
+    rows = [[state.key, str(count), why(state)] for count, state in left]
+    return [pages.capped(["range", "profiles waiting", "why"], rows)] if rows else []
+
+
+def over_time(rows: "Sequence[ProgressRow]") -> "pd.DataFrame":
+    """Progress in stretches of equal length, few enough to draw; those in which nothing happened are there, as zeros.
+
+    Returns:
+        Indexed by UTC time: `files`, `failed`, `bytes`, `files_per_second`, `failed_per_second`.
+    """
+    import pandas as pd  # noqa: PLC0415 - 0.4 s that runs over ranges need not spend
+
+    table = pd.DataFrame(rows, columns=list(ProgressRow._fields)).set_index("at")
+    table.index = pd.to_datetime(table.index, utc=True).tz_localize(None)
+    length = _PROGRESS_SECONDS
+    if len(table):
+        span = (table.index[-1] - table.index[0]).total_seconds()
+        length *= max(1, -(-int(span) // (_POINTS * _PROGRESS_SECONDS)))
+        # A stretch before the first and one after the last: curves begin and end at the ground.
+        ends = pd.DataFrame(0, index=[table.index[0] - pd.Timedelta(length, "s")], columns=table.columns)
+        table = pd.concat([ends, table]).resample(f"{length}s").sum()
+    table["files_per_second"], table["failed_per_second"] = table["files"] / length, table["failed"] / length
+    return table
 
 
 def outcomes_table(ledger: "PostgresLedger") -> "pd.DataFrame":
     """Files by outcome."""
-    import pandas as pd  # noqa: PLC0415 - 0.4 s that runs over ranges need not spend
+    import pandas as pd  # noqa: PLC0415 - as above
 
     table = pd.DataFrame(ledger.overview.outcomes(), columns=["outcome", "files", "bytes", "tries"])
     table["megabytes"] = (table.pop("bytes").astype(float) / 1e6).round(1)
@@ -75,33 +120,11 @@ def outcomes_table(ledger: "PostgresLedger") -> "pd.DataFrame":
     return table[["outcome", "files", "megabytes", "tries"]]
 
 
-def ranges_table(ledger: "PostgresLedger") -> "pd.DataFrame":
-    """A row for each range, from the counters of its newest run."""
-    import pandas as pd  # noqa: PLC0415 - as above
-
-    def row(report: dict[str, object] | None) -> dict[str, object]:
-        counters = report or {}
-        waiting, seconds = counters.get("waiting"), counters.get("seconds", {})
-        return {
-            "done": waiting == 0,
-            "migrated": counters.get("migrated", 0),
-            "waiting": waiting or 0,
-            "transfer_seconds": seconds.get("transfer", 0.0) if isinstance(seconds, dict) else 0.0,
-        }
-
-    columns = ["range", "profiles", "copied", "bytes", "done", "migrated", "waiting", "transfer_seconds"]
-    return pd.DataFrame(
-        [
-            {"range": s.key, "profiles": s.profiles, "copied": s.copied, "bytes": s.bytes}
-            | row(dict(s.report) if s.report else None)
-            for s in ledger.overview.states()
-        ],
-        columns=columns,
-    )
-
-
 def as_markdown(table: "pd.DataFrame") -> str:
     """A Markdown table."""
     head = [str(column) for column in table.columns]
-    rows = [[str(cell) for cell in row] for row in table.itertuples(index=False)]
+    rows = [
+        [f"{cell:,}" if isinstance(cell, int | float) else str(cell) for cell in row]
+        for row in table.itertuples(index=False)
+    ]
     return pages.markdown(head, rows)

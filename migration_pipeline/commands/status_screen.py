@@ -1,0 +1,238 @@
+"""`status` on a terminal: one screen that says how far, how fast, what failed, why, and what next."""
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from itertools import chain, repeat
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from migration_pipeline.core.errors import Transient
+from migration_pipeline.standing import Shown
+
+REFRESH_SECONDS = 2.0
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+_STILL_SECONDS = 120.0  # without progress, and at work: worth a word
+_STAGES = ("discover", "transfer", "rewrite_database", "rewrite_firebase", "confirm")
+
+
+def show(shown: Shown) -> None:
+    """Print it once."""
+    _console().print(screen(shown))
+
+
+def watch(look: Callable[[], Shown]) -> None:
+    """Draw it again every two seconds, until everything has ended or Ctrl-C.
+
+    A ledger that does not answer for a while, for it is started anew, is asked again.
+    """
+    console = _console()
+    with Live(console=console, auto_refresh=False, transient=False) as live:
+        for shown, trouble in _looks(look):
+            parts = [screen(shown)] if shown else []
+            if trouble:
+                parts.append(Text(f"The ledger does not answer, asking again: {trouble}", style="yellow"))
+            live.update(Group(*parts), refresh=True)
+            if shown and shown.ended and not trouble:
+                return
+
+
+def _looks(look: Callable[[], Shown]) -> Iterator[tuple[Shown | None, str]]:
+    """What is seen, or was last, and why not."""
+    last = None
+    for pause in chain([0.0], repeat(REFRESH_SECONDS)):
+        time.sleep(pause)
+        try:
+            last = look()
+        except Transient as error:
+            yield last, str(error)
+        else:
+            yield last, ""
+
+
+def screen(shown: Shown) -> RenderableType:
+    """The whole of it."""
+    if not shown.standing.status.ranges:
+        return Text("Nothing is planned yet. Next: migration-pipeline plan, which shows ranges and keeps nothing.")
+    return Group(
+        _bar(shown),
+        Text(),
+        _facts(shown),
+        *_letters(shown),
+        *_acts(shown),
+        Text(),
+        Text.assemble(("Next: ", "bold"), next_step(shown)),
+    )
+
+
+def next_step(shown: Shown) -> str:
+    """What an operator does now, in one sentence with a command in it."""
+    now, state = shown.standing, shown.standing.status
+    look = " What waits can be looked at now: migration-pipeline dead-letters list" if now.letters_waiting else ""
+    steps = (
+        (shown.said.paused_why is not None, "migration-pipeline resume, once the reason is gone."),
+        (shown.paused is not None, "nothing; runs go on by themselves."),
+        (now.workers, f"nothing, it is at work.{look}"),
+        (state.working, "look whether the Dagster daemon runs: ranges are begun, and no run says it is at work."),
+        (state.not_begun and _moved_lately(shown), "nothing, the next ranges begin by themselves."),
+        (state.not_begun, "migration-pipeline migrate, or a backfill in the UI."),
+        (state.waiting, "migration-pipeline dead-letters list; retry or waive each class, and migrate again."),
+        (
+            state.rolled_back,
+            "nothing; it stays rolled back until you name it: migration-pipeline migrate RANGE",
+        ),
+        (True, "migration-pipeline audit, which looks at every reference again."),
+    )
+    return next(text for holds, text in steps if holds)
+
+
+def _moved_lately(shown: Shown) -> bool:
+    now = shown.standing
+    return now.last_progress is not None and (now.at - now.last_progress).total_seconds() < _MINUTE
+
+
+def _bar(shown: Shown) -> RenderableType:
+    """Profiles: green done, red waiting, the rest to come."""
+    state = shown.standing.status
+    done, of = state.migrated + state.nothing_to_move, max(1, state.profiles)
+    # Users leave and join: ranges may hold more or fewer profiles than were planned.
+    share = min(1.0, done / of)
+    label = f" {_floor_percent(share)}  {done:,} of {state.profiles:,} profiles"
+    width = max(10, _console().width - len(label))
+    green = round(width * share)
+    red = min(width - green, max(1, round(width * state.waiting / of))) if state.waiting else 0
+    return Text.assemble(
+        ("━" * green, "green"), ("━" * red, "red"), ("━" * (width - green - red), "bright_black"), (label, "bold")
+    )
+
+
+def _facts(shown: Shown) -> RenderableType:
+    now, state = shown.standing, shown.standing.status
+    rows: list[tuple[str, Text]] = [
+        ("now", _now(shown)),
+        (
+            "ranges",
+            _counts(
+                (state.done, "done", ""), (now.workers, "at work", ""), (now.broke_off, "broke off", "yellow"),
+                (state.not_begun, "to come", ""), (state.incomplete, "with profiles left", "red"),
+                (state.rolled_back, "rolled back", "yellow"),
+            ),
+        ),
+        (
+            "profiles",
+            _counts(
+                (state.migrated, "migrated", ""), (state.nothing_to_move, "with nothing to move", ""),
+                (state.waiting, "waiting", "red"),
+            ),
+        ),
+        ("files", Text(f"{state.copied:,} copied, {size(state.bytes)}")),
+        ("seconds", Text(_stages(shown))),
+    ]  # fmt: skip
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold")
+    for name, text in rows:
+        if text.plain:
+            table.add_row(name, text)
+    return table
+
+
+def _now(shown: Shown) -> Text:
+    now = shown.standing
+    if shown.paused:
+        since = f", for {span((now.at - shown.said.paused_at).total_seconds())}" if shown.said.paused_at else ""
+        return Text(f"{printable(shown.paused)}{since}", style="yellow")
+    parts = [f"{now.workers} {'worker' if now.workers == 1 else 'workers'}"]
+    if now.rate.files or now.rate.failed:
+        parts.append(f"{now.rate.files:,.0f} files/s" if now.rate.files >= 10 else f"{now.rate.files:.1f} files/s")  # noqa: PLR2004 - one digit more where it tells
+        parts.append(f"{size(now.rate.bytes)}/s")
+    if now.rate.failed:
+        parts.append(f"{60 * now.rate.failed:,.0f} failed a minute")
+    if now.workers and now.seconds_left is not None:
+        parts.append(f"about {span(now.seconds_left)} left")
+    still = (now.at - now.last_progress).total_seconds() if now.last_progress else 0.0
+    if now.workers and still > _STILL_SECONDS:
+        parts.append(f"no file ended for {span(still)}")
+    return Text(" · ".join(parts))
+
+
+def _letters(shown: Shown) -> list[RenderableType]:
+    if not shown.standing.letters:
+        return []
+    table = Table("dead letters", box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for head in ("waiting", "waived", "newest"):
+        table.add_column(head, justify="right")
+    for item in shown.standing.letters:
+        newest = ago(item.newest, shown.standing.at) if item.newest else ""
+        table.add_row(item.outcome.value, f"{item.waiting:,}", f"{item.waived:,}", newest)
+    return [Text(), table]
+
+
+def _acts(shown: Shown) -> list[RenderableType]:
+    if not shown.acts:
+        return []
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for _ in range(3):
+        table.add_column(no_wrap=True)
+    table.add_column(overflow="ellipsis", no_wrap=True, ratio=1)
+    for act in shown.acts:
+        table.add_row(*(Text(printable(text)) for text in (ago(act.at, shown.standing.at), act.who, act.what, act.why)))
+    return [Text(), Text("what operators did", style="bold"), table]
+
+
+def _stages(shown: Shown) -> str:
+    """Wall time by stage: what the time goes into."""
+    seconds = shown.standing.status.seconds
+    total = sum(seconds.values())
+    names = [name for name in _STAGES if seconds[name]] if total else []
+    return " · ".join(f"{name} {100 * seconds[name] / total:.0f} %" for name in names)
+
+
+def _counts(*counts: tuple[int, str, str]) -> Text:
+    """What there is any of."""
+    parts = [(f"{count:,} {name}", style) for count, name, style in counts if count]
+    return Text(" · ").join(Text(text, style=style) for text, style in parts)
+
+
+def _floor_percent(share: float) -> str:
+    """Never 100 % before everything is done."""
+    return f"{int(share * 1000) / 10:5.1f} %"
+
+
+def size(octets: float) -> str:
+    """Bytes in a unit that reads well."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if octets < 1000:  # noqa: PLR2004 - decimal units
+            return f"{octets:.0f} {unit}" if unit == "B" else f"{octets:.1f} {unit}"
+        octets /= 1000
+    return f"{octets:,.1f} TB"
+
+
+def span(seconds: float) -> str:
+    """A length of time in its two largest units."""
+    whole = round(seconds)
+    if whole < _MINUTE:
+        return f"{whole} s"
+    if whole < _HOUR:
+        return f"{whole // _MINUTE} min {whole % _MINUTE} s"
+    if whole < _DAY:
+        return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
+    return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
+
+
+def ago(then: datetime, now: datetime) -> str:
+    """How long ago."""
+    return f"{span(max(0.0, (now - then).total_seconds()))} ago"
+
+
+def printable(text: str) -> str:
+    """Reasons are typed by people: no control character of theirs reaches the terminal."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
+
+
+def _console() -> Console:
+    console = Console()
+    # In a pipe there is no window to fit into: cells would be cut for nothing.
+    return console if console.is_terminal else Console(width=120)

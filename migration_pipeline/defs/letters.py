@@ -1,0 +1,65 @@
+"""Dead letters as a page: what failed, why, and the commands that go on from there."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from migration_pipeline.adapters.ledger_overview import DeadLetter, LetterClass
+from migration_pipeline.core.model import REMEDIES
+from migration_pipeline.defs import pages
+from migration_pipeline.defs.ranges import GROUP
+from migration_pipeline.defs.resources import Migration
+
+_LETTERS = 1000
+_COMMAND = "migration-pipeline dead-letters"
+
+
+@dg.asset(
+    group_name=GROUP,
+    deps=["file_copies"],
+    kinds={"postgres"},
+    owners=pages.OWNERS,
+    tags={"stage": "report"},
+    description=(
+        "Files that could not be copied and wait for somebody: by class, with what to do about each, and the commands "
+        "that try them again or let their profiles go on without them. Materialize it to look anew."
+    ),
+)
+def dead_letters(migration: Migration) -> dg.MaterializeResult[None]:
+    """List what waits."""
+    with migration.ledger() as ledger:
+        classes = ledger.overview.letter_classes()
+        letters = ledger.overview.dead_letters(waived=False, limit=_LETTERS)
+    return dg.MaterializeResult(metadata=page(classes, letters))
+
+
+def page(classes: Sequence[LetterClass], letters: Sequence[DeadLetter]) -> pages.Metadata:
+    """Classes with their commands, letters, and numbers, which plot over materializations."""
+    rows = [
+        [item.outcome, item.range_key, item.profile_id, str(item.file), str(item.attempts), item.message]
+        for item in letters
+    ]
+    return {
+        "waiting": sum(item.waiting for item in classes),
+        "waived": sum(item.waived for item in classes),
+        **_classes(classes),
+        **pages.table("letters", ["class", "range", "profile", "file", "tries", "message"], rows),
+        **{f"waiting_{item.outcome}": item.waiting for item in classes if item.waiting},
+    }
+
+
+def _classes(classes: Sequence[LetterClass]) -> pages.Metadata:
+    """A paragraph for each class, which reads well in a cell and in a dialog; with commands for those that wait."""
+    return {"classes": dg.MetadataValue.md("\n\n".join(_class(item) for item in classes))} if classes else {}
+
+
+def _class(item: LetterClass) -> str:
+    newest = f", newest {item.newest:%Y-%m-%d %H:%M} UTC" if item.newest else ""
+    parts = [f"**{item.outcome}**: {item.waiting:,} waiting, {item.waived:,} waived{newest}"]
+    if item.waiting:
+        parts += [
+            REMEDIES[item.outcome],
+            f"For example {', '.join(pages.escaped(str(file)) for file in item.examples)}",
+            f"```sh\n{_COMMAND} retry --class {item.outcome}\n{_COMMAND} waive --class {item.outcome} --why '…'\n```",
+        ]
+    return "\n\n".join(parts)
