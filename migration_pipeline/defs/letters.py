@@ -34,26 +34,24 @@ def dead_letters(migration: Migration) -> dg.MaterializeResult[None]:
 
 
 def page(classes: Sequence[LetterClass], letters: Sequence[DeadLetter]) -> pages.Metadata:
-    """Classes with their commands, letters, and numbers, which plot over materializations."""
+    """Classes with their commands and the letters on one page, then numbers, which plot over materializations."""
     rows = [
-        [item.outcome, item.range_key, item.profile_id, str(item.file), str(item.attempts), item.message]
+        [item.outcome, item.profile_id, str(item.file), item.range_key, str(item.attempts), item.message]
         for item in letters
     ]
+    parts = [_class(item) for item in classes]
+    if rows:
+        parts.append(pages.capped(["class", "profile", "file", "range", "tries", "message"], rows))
     return {
+        **({"report": dg.MetadataValue.md("\n\n".join(parts))} if parts else {}),
         "waiting": sum(item.waiting for item in classes),
         "waived": sum(item.waived for item in classes),
-        **_classes(classes),
-        **pages.table("letters", ["class", "range", "profile", "file", "tries", "message"], rows),
         **{f"waiting_{item.outcome}": item.waiting for item in classes if item.waiting},
     }
 
 
-def _classes(classes: Sequence[LetterClass]) -> pages.Metadata:
-    """A paragraph for each class, which reads well in a cell and in a dialog; with commands for those that wait."""
-    return {"classes": dg.MetadataValue.md("\n\n".join(_class(item) for item in classes))} if classes else {}
-
-
 def _class(item: LetterClass) -> str:
+    """A paragraph, with the commands that go on from there where some of them wait."""
     newest = f", newest {item.newest:%Y-%m-%d %H:%M} UTC" if item.newest else ""
     parts = [f"**{item.outcome}**: {item.waiting:,} waiting, {item.waived:,} waived{newest}"]
     if item.waiting:

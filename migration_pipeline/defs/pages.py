@@ -14,7 +14,7 @@ OWNERS = ["team:migration"]
 """Whom the UI names for every asset; alerts go where ALERT_URLS says."""
 
 _ROWS = 50
-_CELL = 100  # characters
+_CELL = 64  # characters; a cell of the UI does not wrap
 _REASONS = 5
 Metadata = dict[str, Any]
 
