@@ -1,13 +1,13 @@
 """Where alerts go: Slack, mail, SNS, webhooks and what else apprise knows, each named by a URL that holds secrets.
 
-A channel is called by the URL's scheme and a digest of the URL. Nothing else of the URL leaves this module: apprise's
-own log, and what its HTTP client logs while an alert is sent, go nowhere.
+A channel is called by the URL's scheme and a digest of the URL. Nothing else of the URL leaves this module: what
+apprise logs, and what its HTTP client logs while an alert is sent, is withheld from all handlers.
 """
 
 import hashlib
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _DIGITS = 8
 _SCHEME = re.compile(r"([a-z][a-z0-9]{1,19})://", re.IGNORECASE)
 _HTTP_STATUS = re.compile(r"\berror=(\d{3})\b")
-_sending: ContextVar[bool] = ContextVar("sending an alert", default=False)
+_logged: ContextVar[list[str] | None] = ContextVar("logged while an alert is sent", default=None)
 
 
 class Channel:
@@ -41,17 +41,19 @@ class Channel:
 
     def send(self, alert: Alert) -> bool:
         """Whether the channel took it. Gives a slow one some seconds; raises nothing."""
-        token = _sending.set(True)
+        logged: list[str] = []
+        token = _logged.set(logged)
         try:
-            self.trouble = self._send(alert)
+            taken = self._send(alert)
+            refusal = _in_words(logged) if self._opened is not None else "is no URL that apprise can use"
+            self.trouble = "" if taken else refusal
         except Exception as error:  # noqa: BLE001 - a hundred services' code; what it raises may quote the URL
             self.trouble = f"failed with {type(error).__name__}"
         finally:
-            _sending.reset(token)
+            _logged.reset(token)
         return not self.trouble
 
-    def _send(self, alert: Alert) -> str:
-        _silence("apprise")
+    def _send(self, alert: Alert) -> bool:
         # Imported here: half a second that a tick without alerts need not spend.
         from apprise import Apprise, AppriseAsset, NotifyFormat, NotifyType  # noqa: PLC0415
 
@@ -60,7 +62,7 @@ class Channel:
             # Kept open, so that apprise spaces several alerts as the service asks for.
             opened = Apprise(asset=AppriseAsset(app_id="migration_pipeline", app_desc="Migration", app_url=""))
             if not opened.add(self._url):
-                return "is no URL that apprise can use"
+                return False
             self._opened = opened
         done = self._opened.notify(
             title=alert.title,
@@ -69,7 +71,7 @@ class Channel:
             body_format=NotifyFormat.TEXT,
             notify_type=types.get(alert.severity, NotifyType.FAILURE),
         )
-        return "" if done else _in_words(entry.message for entry in done.logs())
+        return bool(done)
 
 
 def channels(urls: Sequence[str]) -> list[Channel]:
@@ -77,7 +79,7 @@ def channels(urls: Sequence[str]) -> list[Channel]:
     return list({channel.key: channel for channel in map(Channel, urls)}.values())
 
 
-def _in_words(logged: Iterable[str]) -> str:
+def _in_words(logged: Sequence[str]) -> str:
     """Of what apprise logged, only what cannot be a secret."""
     text = "\n".join(logged)
     if status := _HTTP_STATUS.search(text):
@@ -85,18 +87,15 @@ def _in_words(logged: Iterable[str]) -> str:
     return "cannot be reached" if "onnection error" in text else "did not take it"
 
 
-def _silence(name: str) -> None:
-    logger = logging.getLogger(name)
-    logger.propagate = False
-    if not logger.handlers:
-        # Without one, warnings would go to standard error.
-        logger.addHandler(logging.NullHandler())
+def _withhold(record: logging.LogRecord) -> bool:
+    """Whether a record may be logged."""
+    logged = _logged.get()
+    if logged is not None:
+        logged.append(record.getMessage())
+    return logged is None and record.name != "apprise"
 
 
-def _of_others(record: logging.LogRecord) -> bool:  # noqa: ARG001 - the form of filters
-    return not _sending.get()
-
-
-# The path of a webhook is its secret, and urllib3 logs paths.
-for _name in ("urllib3.connectionpool", "urllib3.poolmanager", "urllib3.util.retry"):
-    logging.getLogger(_name).addFilter(_of_others)
+# A logger's filters come before all handlers, whoever added them. The path of a webhook is its secret, and urllib3
+# logs paths.
+for _name in ("apprise", "urllib3.connectionpool", "urllib3.poolmanager", "urllib3.util.retry"):
+    logging.getLogger(_name).addFilter(_withhold)

@@ -59,7 +59,7 @@ def _tell(settings: Settings, ledger: PostgresLedger, instance: dg.DagsterInstan
     def keep() -> None:
         ledger.remember(STATE, {"told": told, "waiting": waiting})
 
-    # Kept before anything is sent: what ends this process now delays an alert, and loses none.
+    # Kept before anything is sent: what was decided is told, whatever ends this process now.
     keep()
     said = deliver(waiting, to, keep, seconds=_SEND_SECONDS)
     return "; ".join([*(alert.title for alert in new), *said]) or "Nothing new."

@@ -155,7 +155,7 @@ def open_office(
         (office,) = made
         kept = json.dumps(office.ledger.remembered(STATE))
         office.ledger.close()
-        logged = "\n".join(record.getMessage() for record in caplog.records if record.name != "mail.log")
+        logged = "\n".join(record.getMessage() for record in caplog.get_records("call") if record.name != "mail.log")
         for text in (kept, logged, "\n".join(office.said), *capfd.readouterr()):
             assert SECRET not in text
             assert "operators@example.com" not in text
@@ -331,13 +331,14 @@ def test_a_channel_that_is_away_gets_its_alerts_later_and_the_other_none_twice(o
 
 
 def test_an_alert_that_was_decided_and_not_sent_is_sent_later(office: Office) -> None:
-    """As after a process that was killed between the two."""
+    """As after a process that was killed between the two; what it was about may be over by then."""
     office.letters(1)
     with (
         patch("migration_pipeline.defs.alerts.deliver", side_effect=KeyboardInterrupt),
         pytest.raises(KeyboardInterrupt),
     ):
         office.tick()
+    office.ledger.query("UPDATE {s}.files SET waived_at = now(), waived_by = 'ana', waived_why = 'gone for good'")
     assert len(office.told()) == 1
     assert office.told() == []
 
