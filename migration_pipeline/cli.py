@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import click
 
+from migration_pipeline.cli_alerts import alerts
 from migration_pipeline.cli_show import (
     LEFT,
     REFUSED,
@@ -207,7 +208,7 @@ def _tell(*, json_: bool) -> Callable[[str], None]:
     return lambda text: click.echo(text, err=json_)
 
 
-for _command in (sweep, erase, audit, rollback):
+for _command in (alerts, sweep, erase, audit, rollback):
     main.add_command(_command)
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from migration_pipeline.defs.alerts import alerts
 from migration_pipeline.defs.migrated import migrate_job, migrated_range
 from migration_pipeline.defs.ranges import profile_ranges
 from migration_pipeline.defs.report import dead_letters, migration_report
@@ -33,7 +34,7 @@ defs = dg.Definitions(
     ],
     jobs=[migrate_job, sweep_job, erase_job, audit_job, rollback_job],
     schedules=[sweep_schedule, erase_schedule],
-    sensors=[requested_ranges],
+    sensors=[alerts, requested_ranges],
     resources={"migration": Migration()},
     # One process a run, at a quarter of the multiprocess default's CPU. It stands here and not on the job, because
     # backfills launched from the asset pages do not go through the job.
