@@ -210,8 +210,8 @@ def _late_references(now: Situation, kept: Any) -> Judged:  # noqa: ANN401 - JSO
         where="profiles that were migrated and refer to the source again, or whose files the source has newer bytes of",
         since=now.late.since,
         how_bad="The old URLs work. A client still writes them, or an upload to the source landed.",
-        what_to_do="Turn on the sensor `requested_ranges`, or `migration-pipeline migrate`. If it goes on, find the "
-        "client; keep the source until it stops.",
+        what_to_do="Nothing at first: the sensor `requested_ranges` runs these ranges again. If it goes on, find the "
+        "client, and keep the source until it stops.",
         path="assets/late_references",
     )
     return alert if worse else None, {"told": now.late.ranges if worse else told, "last": now.now.isoformat()}
