@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from migration_pipeline.adapters.ledger_overview import ProgressRow, RangeState
-from migration_pipeline.adapters.ledger_status import Status, is_done, summed
+from migration_pipeline.adapters.ledger_status import Status, summed
 from migration_pipeline.defs import pages, plots
 from migration_pipeline.defs.ranges import GROUP
 from migration_pipeline.defs.resources import Migration
@@ -83,7 +83,7 @@ def _left(states: "Sequence[RangeState]") -> list[str]:
         reasons = sorted((state.report or {}).get("waiting_for", {}).items(), key=lambda item: -item[1])
         return ", ".join(f"{count} for {reason}" for reason, count in reasons)
 
-    waiting = [(int((state.report or {}).get("waiting", 0)), state) for state in states if not is_done(state)]
+    waiting = [(int((state.report or {}).get("waiting", 0)), state) for state in states]
     left = sorted(((count, state) for count, state in waiting if count), key=lambda item: -item[0])
     rows = [[state.key, str(count), why(state)] for count, state in left]
     return [pages.capped(["range", "profiles waiting", "why"], rows)] if rows else []

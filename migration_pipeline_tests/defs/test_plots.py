@@ -29,6 +29,7 @@ def test_progress_says_how_much_in_all() -> None:
     said = texts(plots.progress(over_time(rows(*range(0, 3000, 10)))))
     assert "In S3: 30,000 files, 1,500 MB" in said
     assert {"files", "MB", "UTC", "08:10"} <= set(said)
+    assert max(int(text.replace(",", "")) for text in said if text.replace(",", "").isdigit()) > 20_000
 
 
 def test_stretches_in_which_nothing_happened_are_there_as_zeros() -> None:
