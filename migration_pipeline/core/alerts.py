@@ -114,8 +114,10 @@ def _failed_runs_alert(now: Situation, worse: Mapping[str, Any], new: Sequence[F
         f"{count(runs, 'run')} failed",
         where=", ".join(shown(name) for name in worse) + (f"; ranges {listed(keys)}" if keys else ""),
         since=min(datetime.fromisoformat(group["since"]) for group in worse.values()),
-        how_bad="Their ranges have profiles left, which keep their old, working URLs; other ranges go on.",
-        what_to_do="Read the run's error: it lists what is left, and why. Mend that, then run the failed ranges again.",
+        how_bad="Profiles that are left in these ranges keep their old, working URLs; other ranges go on."
+        if keys
+        else "No range failed; whatever these jobs look after waits.",
+        what_to_do="Read the run's error: it says what is left, and why. Mend that, then run what failed again.",
         path=first["path"],
     )
 
