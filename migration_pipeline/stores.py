@@ -14,6 +14,7 @@ from migration_pipeline.adapters.postgres_profiles import PostgresProfiles
 from migration_pipeline.adapters.postgres_tables import ProfileTable, RelatedTable
 from migration_pipeline.adapters.s3 import Bucket, S3Target
 from migration_pipeline.adapters.s3_headers import StoreAs
+from migration_pipeline.adapters.s3_probe import S3Probe
 from migration_pipeline.adapters.write_rate import WriteRate
 from migration_pipeline.core.control import Breaker, Limits, StandingOrders, Windows, parse_windows
 from migration_pipeline.core.copy_file import CopyLimits
@@ -27,6 +28,7 @@ from migration_pipeline.settings import Settings
 
 _Profiles = TypeVar("_Profiles", bound=PostgresProfiles)
 _Source = TypeVar("_Source", bound=AzureBlobSource)
+_Target = TypeVar("_Target", bound=S3Target)
 
 
 def url_rules(settings: Settings) -> UrlRules:
@@ -154,10 +156,19 @@ def _open_source(kind: type[_Source], settings: Settings) -> _Source:
 
 def open_target(settings: Settings) -> S3Target:
     """The target, to be entered in an event loop."""
+    return _open_target(S3Target, settings)
+
+
+def open_target_probe(settings: Settings) -> S3Probe:
+    """The target, for `doctor`."""
+    return _open_target(S3Probe, settings)
+
+
+def _open_target(kind: type[_Target], settings: Settings) -> _Target:
     bucket = Bucket(settings.target.bucket, settings.target.region, settings.target.endpoint_url)
     target = settings.target
     store_as = StoreAs(target.storage_class, target.encryption, target.kms_key_id, target.tags)
-    return S3Target(bucket, store_as=store_as, timeout=settings.copy_.timeout_seconds)
+    return kind(bucket, store_as=store_as, timeout=settings.copy_.timeout_seconds)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import click
 
 from migration_pipeline import settings
 from migration_pipeline.cli import main
+from migration_pipeline.commands.doctor import What
 from migration_pipeline.core.findings import Finding
 from migration_pipeline.core.model import REMEDIES, Outcome
 from migration_pipeline.definitions import defs
@@ -44,6 +45,10 @@ def test_everything_to_turn_on_is_described() -> None:
     names += [schedule.name for schedule in defs.schedules or ()]
     names += [sensor.name for sensor in defs.sensors or ()]
     assert [name for name in names if f"`{name}`" not in text] == []
+
+
+def test_every_check_of_doctor_has_a_row() -> None:
+    assert first_cells("docs/doctor.md", "Checks") == {what.value for what in What}
 
 
 def test_every_setting_has_a_row() -> None:

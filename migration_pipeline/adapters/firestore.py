@@ -4,6 +4,7 @@ A document's fields are read, replaced and written back under the precondition t
 (`last_update_time`), so an edit in between makes the write fail and the document is read again.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ _TRIES = 8  # readings of one document that its users keep editing
 _DEADLINE = 30.0  # seconds a call may take, the client's own retries included
 
 _SETTING = "firebase"
+_PROBES = "migration_pipeline_probes"  # a collection that nobody has
 EMULATOR = "FIRESTORE_EMULATOR_HOST"
 
 
@@ -74,6 +76,19 @@ class FirestoreDocuments:
                 break
         # Documents still edited faster than we read them stay as they are: confirm finds them waiting.
         return total
+
+    def try_writing(self) -> None:
+        """Ask to update a document that is not there, which changes nothing; for `doctor`.
+
+        Raises:
+            Fatal: the right is missing, which the store says before it looks for the document.
+        """
+        try:
+            self._client.collection(_PROBES).document(os.urandom(8).hex()).update({"probe": True}, timeout=_DEADLINE)
+        except exceptions.NotFound:
+            return
+        except exceptions.GoogleAPIError as error:
+            raise _translated(error) from None
 
     def _write(
         self, changes: Sequence[_Change], total: Rewritten, *, together: bool

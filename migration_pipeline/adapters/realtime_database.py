@@ -5,6 +5,7 @@ Each field's node is read with its ETag, replaced, and written back on the condi
 is read again. What lies beside the fields is neither read nor written.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from migration_pipeline.core.ports import Fence
 from migration_pipeline.core.values import ReplaceFor, replace_in, strings_in
 
 EMULATOR = "FIREBASE_DATABASE_EMULATOR_HOST"
+_PROBES = "migration_pipeline_probes"
 _THREADS = 8
 _TRIES = 8  # readings of one node that its users keep editing
 _NOT_IN_KEYS = frozenset(".#$[]")
@@ -97,6 +99,18 @@ class RealtimeDatabaseDocuments:
             todo = sorted({node.profile_id for node, *_ in changes} - {node.profile_id for node, *_ in done}, key=str)
         # Nodes still edited faster than we read them stay as they are: confirm finds them waiting.
         return total._replace(profiles=len(changed))
+
+    def try_writing(self) -> None:
+        """Ask to write a node that nobody has, on the condition of an ETag that it cannot have; for `doctor`.
+
+        Raises:
+            Fatal: the right is missing, which the store says before it looks at the ETag.
+        """
+        reference = self._reference(f"/{_PROBES}/{os.urandom(8).hex()}")
+        with _translated():
+            wrote, _, _ = reference.set_if_unchanged("of-no-node", value=True)
+            if wrote:
+                reference.delete()
 
     def _changes(self, profile_ids: Sequence[ProfileId], replace: ReplaceFor) -> Iterator[tuple[_Node, Any, int]]:
         for node in self._nodes(profile_ids):

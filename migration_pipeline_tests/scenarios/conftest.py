@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,45 +54,45 @@ MakeWorld = Callable[..., World]
 
 
 @pytest.fixture
-def make_world(sandbox: Sandbox, tmp_path: Path) -> Iterator[MakeWorld]:
-    clients = []
-
+def make_world(sandbox: Sandbox, tmp_path: Path) -> MakeWorld:
     def make(size: AppSize, *, profiles_per_range: int | None = None) -> World:
-        name = f"w{uuid4().hex[:12]}"
-        folder = tmp_path / name
-        (folder / "dagster").mkdir(parents=True)
-        client = boto3.client("s3", endpoint_url=sandbox.s3_endpoint_url, region_name="us-east-1")
-        clients.append(client)
+        return new_world(sandbox, tmp_path, size, profiles_per_range=profiles_per_range)
+
+    return make
+
+
+def new_world(sandbox: Sandbox, within: Path, size: AppSize, *, profiles_per_range: int | None = None) -> World:
+    """A world with its files in a folder of its own, for tests that share one."""
+    name = f"w{uuid4().hex[:12]}"
+    folder = within / name
+    (folder / "dagster").mkdir(parents=True)
+    with closing(boto3.client("s3", endpoint_url=sandbox.s3_endpoint_url, region_name="us-east-1")) as client:
         client.create_bucket(Bucket=name)
         policy = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{name}/*"}
         client.put_bucket_policy(Bucket=name, Policy=json.dumps({"Version": "2012-10-17", "Statement": [policy]}))
-        stores = replace(
-            AppStores.on(sandbox, firestore_project=name),
-            database_url=sandbox.create_database(name),
-            bucket=name,
-            public_base_url=f"{sandbox.s3_endpoint_url}/{name}",
-        )
-        app = create_app(stores, size)
-        config = folder / "migration.toml"
-        config.write_text(settings_toml(stores, size, profiles_per_range=profiles_per_range), encoding="utf-8")
-        shutil.copyfile(shipped("dagster.yaml"), folder / "dagster" / "dagster.yaml")
-        sandbox.create_database(f"{name}_dagster")
-        environment = {
-            **sandbox.environment,
-            "DATABASE_URL": stores.database_url,
-            "DAGSTER_PG_DB": f"{name}_dagster",
-            "DAGSTER_HOME": str(folder / "dagster"),
-            "DAGSTER_COMPUTE_LOGS": str(folder / "compute_logs"),
-            "MIGRATION_CONFIG": str(config),
-            "MIGRATION_CONTROL__WORKERS": "2",
-        }
-        fields = {key: getattr(stores, key) for key in independent.Places.__dataclass_fields__ if key != "alias_hosts"}
-        places = independent.Places(alias_hosts={ALIAS_HOST: PHOTOS}, **fields)
-        return World(app, places, environment, folder, stores.public_base_url)
-
-    yield make
-    for client in clients:
-        client.close()
+    stores = replace(
+        AppStores.on(sandbox, firestore_project=name),
+        database_url=sandbox.create_database(name),
+        bucket=name,
+        public_base_url=f"{sandbox.s3_endpoint_url}/{name}",
+    )
+    app = create_app(stores, size)
+    config = folder / "migration.toml"
+    config.write_text(settings_toml(stores, size, profiles_per_range=profiles_per_range), encoding="utf-8")
+    shutil.copyfile(shipped("dagster.yaml"), folder / "dagster" / "dagster.yaml")
+    sandbox.create_database(f"{name}_dagster")
+    environment = {
+        **sandbox.environment,
+        "DATABASE_URL": stores.database_url,
+        "DAGSTER_PG_DB": f"{name}_dagster",
+        "DAGSTER_HOME": str(folder / "dagster"),
+        "DAGSTER_COMPUTE_LOGS": str(folder / "compute_logs"),
+        "MIGRATION_CONFIG": str(config),
+        "MIGRATION_CONTROL__WORKERS": "2",
+    }
+    fields = {key: getattr(stores, key) for key in independent.Places.__dataclass_fields__ if key != "alias_hosts"}
+    places = independent.Places(alias_hosts={ALIAS_HOST: PHOTOS}, **fields)
+    return World(app, places, environment, folder, stores.public_base_url)
 
 
 def flagged(world: World) -> set[str]:

@@ -157,7 +157,8 @@ def test_new_profiles_get_ranges_when_there_are_enough(
     def come(first: int, last: int) -> None:
         with psycopg.connect(world.places.database_url) as connection:
             connection.execute(
-                "INSERT INTO profiles (id, username, bio, updated_at) SELECT n, 'u', '', now() FROM generate_series(%s::int, %s::int) n",
+                "INSERT INTO profiles (id, username, bio, updated_at)"
+                " SELECT n, 'u', '', now() FROM generate_series(%s::int, %s::int) n",
                 [first, last],
             )
 
@@ -212,8 +213,8 @@ def everything(world: World) -> dict[str, object]:
     """All that the stores hold: relations and rows of the database, documents, objects."""
     with psycopg.connect(world.places.database_url) as connection:
         names = connection.execute(
-            "SELECT oid::regclass::text, relkind FROM pg_class WHERE relnamespace::regnamespace::text !~ '^(pg_|information_)'"
-            " ORDER BY 1"
+            "SELECT oid::regclass::text, relkind FROM pg_class"
+            " WHERE relnamespace::regnamespace::text !~ '^(pg_|information_)' ORDER BY 1"
         ).fetchall()
         schemas = connection.execute(
             "SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_temp|^pg_toast' ORDER BY 1"

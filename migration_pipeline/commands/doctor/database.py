@@ -1,0 +1,81 @@
+"""The app's database: rights, columns, indexes, and what it does by itself when a row is written."""
+
+from contextlib import closing
+
+from migration_pipeline.adapters.postgres_probe import PostgresProbe
+from migration_pipeline.commands.doctor.findings import Findings, What, failure, ok, warning
+from migration_pipeline.settings import Settings
+from migration_pipeline.stores import open_index
+
+
+def database(settings: Settings) -> Findings:
+    """Names and types of tables and columns were looked up when it opened."""
+    with closing(open_index(settings)) as probe:
+        yield from _rights(probe)
+        yield from _flag(probe, settings.database.profiles.migrated_at)
+        yield from _indexes(probe)
+        yield from _triggers(probe)
+        yield from _hidden(probe)
+        bounds = probe.bounds()
+        if not probe.takes_writes():
+            yield failure(What.DATABASE, "is a standby, which takes no writes.", "Name the primary in DATABASE_URL.")
+        else:
+            yield ok(What.DATABASE, f"ids {bounds[0]} to {bounds[1]}" if bounds else "no profile yet")
+
+
+def _rights(probe: PostgresProbe) -> Findings:
+    missing = probe.missing_rights()
+    for right in missing:
+        yield failure(What.DATABASE_RIGHTS, f"the role may not {right}.", "Grant it to DATABASE_URL's role.")
+    if not missing:
+        yield ok(What.DATABASE_RIGHTS, "reads and updates the configured columns")
+
+
+def _flag(probe: PostgresProbe, name: str) -> Findings:
+    type_, nullable = probe.flag_column()
+    if not nullable:
+        yield failure(
+            What.DATABASE_FLAG, f"{name} may not be NULL, so it cannot be cleared.", "ALTER COLUMN … DROP NOT NULL."
+        )
+    elif type_ == "timestamp with time zone":
+        yield ok(What.DATABASE_FLAG, f"{name} is a nullable timestamptz")
+    elif type_.startswith("timestamp"):
+        yield warning(What.DATABASE_FLAG, f"{name} is of type {type_}.", "timestamptz says when, in any time zone.")
+    else:
+        yield failure(What.DATABASE_FLAG, f"{name} is of type {type_}.", "Make it a nullable timestamptz.")
+
+
+def _indexes(probe: PostgresProbe) -> Findings:
+    missing = probe.unindexed()
+    for column in missing:
+        yield warning(
+            What.DATABASE_INDEXES,
+            f"{column} has no index: every look-up by it would read the whole table.",
+            "CREATE INDEX CONCURRENTLY on it before migrating.",
+        )
+    if not missing:
+        yield ok(What.DATABASE_INDEXES, "rows are found by index")
+
+
+def _triggers(probe: PostgresProbe) -> Findings:
+    fired = probe.triggers()
+    if fired:
+        yield warning(
+            What.DATABASE_TRIGGERS,
+            f"each migrated profile fires {', '.join(fired)}.",
+            "Make sure that they bear it, or have them pass over application_name 'migration-pipeline'.",
+        )
+        return
+    yield ok(What.DATABASE_TRIGGERS, "none is fired")
+
+
+def _hidden(probe: PostgresProbe) -> Findings:
+    hiding = probe.hiding_tables()
+    if hiding:
+        yield failure(
+            What.DATABASE_HIDDEN,
+            f"row-level security may hide rows of {', '.join(hiding)}.",
+            "ALTER ROLE … BYPASSRLS, or a policy that shows this role every row.",
+        )
+        return
+    yield ok(What.DATABASE_HIDDEN, "no row-level security applies to this role")
