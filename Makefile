@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench bench-pipeline bench-rewrites burst soak soak-faults soak-kill workload install lock clean
+.PHONY: demo test check bench bench-pipeline bench-control bench-rewrites burst screenshots soak soak-faults soak-kill workload install lock clean
 
 ## demo: migrate a made-up app on real servers of this machine; KEEP=1 leaves the Dagster UI running
 demo: install
@@ -48,6 +48,14 @@ soak-kill: install
 ## workload: what the app's own transactions cost while a worker migrates; EDITS=n
 workload: install
 	$(BIN)/python -m migration_pipeline_tests.soak.live workload --edits $(or $(EDITS),20000)
+
+## bench-control: how soon runs obey, and how closely limits are kept
+bench-control: install
+	$(BIN)/python -m benchmarks.control --out benchmarks/results/control.json
+
+## screenshots: draws docs/images anew with the Chromium that is on PATH, from a migration under dagster dev
+screenshots: install
+	$(BIN)/python docs/make_screenshots.py
 
 ## bench-rewrites: how fast references are re-pointed, and in how much memory
 bench-rewrites: install

@@ -7,7 +7,7 @@ refused and nothing was done; 3 where an audit found what a user would see.
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -15,6 +15,9 @@ from typing import NoReturn
 import click
 
 from migration_pipeline.cli_alerts import alerts
+from migration_pipeline.cli_control import acts, limits, pause, resume, workers
+from migration_pipeline.cli_letters import dead_letters
+from migration_pipeline.cli_plan import plan
 from migration_pipeline.cli_show import (
     LEFT,
     REFUSED,
@@ -24,11 +27,9 @@ from migration_pipeline.cli_show import (
     print_status,
     print_table,
     say_refusal,
-    short,
 )
 from migration_pipeline.cli_upkeep import audit, erase, rollback, sweep
 from migration_pipeline.core.errors import Fatal
-from migration_pipeline.core.model import REMEDIES, Outcome
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -90,52 +91,19 @@ def doctor(json_: bool) -> None:  # noqa: FBT001 - click's form
 
 
 @main.command()
-@click.option("--apply", "apply_", is_flag=True, help="Keep the plan: ranges in the ledger, partitions in Dagster.")
-@as_json
-@honest
-def plan(apply_: bool, json_: bool) -> None:  # noqa: FBT001 - click's form
-    """Show the ranges that profiles without one are cut into; with --apply, keep them."""
-    from migration_pipeline import planning  # noqa: PLC0415 - as above
-    from migration_pipeline.settings import load  # noqa: PLC0415 - as above
-
-    settings = load()
-    planned = planning.plan(settings)
-    if apply_:
-        from migration_pipeline.commands.dagster_instance import instance  # noqa: PLC0415 - as above
-        from migration_pipeline.defs.ranges import register  # noqa: PLC0415 - as above
-
-        with instance() as opened:
-            planning.keep(planned, settings)
-            register(opened, planned.keys)
-    rows, documents = planned.writes(planned.sampled.rows), planned.writes(planned.sampled.documents)
-    if json_:
-        print_json({
-            "ranges": len(planned.ranges), "new": [item.key for item in planned.new], "profiles": planned.profiles,
-            "profiles_per_range": planned.profiles_a_range, "applied": apply_,
-            "rows_to_write": rows, "documents_to_write": documents,
-        })  # fmt: skip
-        return
-    click.echo(f"{planned.profiles} profiles in {len(planned.ranges)} ranges of about {planned.profiles_a_range}.")
-    click.echo(f"By a sample, a profile holds {planned.sampled.per_profile:.1f} references to the source.")
-    click.echo(f"To be written: some {rows} profiles in the database, each once more for its flag.")
-    if documents:
-        pace = settings.firebase.writes_per_second
-        click.echo(
-            f"Some {documents} documents in Firebase, each of which may run a function of the app: {pace:g} a second "
-            f"(firebase.writes_per_second) take {documents / pace / 60:.0f} minutes."
-        )
-    if planned.new:
-        click.echo(f"New ranges: {len(planned.new)}, from {planned.new[0].key} to {planned.new[-1].key}.")
-    if planned.new and not apply_:
-        click.echo("Nothing was kept. `migration-pipeline plan --apply` keeps these ranges.")
-
-
-@main.command()
 @click.argument("ranges", nargs=-1)
 @click.option("--all", "also_done", is_flag=True, help="Go over ranges that are done, too.")
+@click.option("--first", type=click.IntRange(min=1), help="Only so many: the first with something left.")
+@click.option("--sample", type=click.IntRange(min=1), help="Only so many, spread evenly over those left.")
 @as_json
 @honest
-def migrate(ranges: tuple[str, ...], also_done: bool, json_: bool) -> None:  # noqa: FBT001 - click's form
+def migrate(
+    ranges: tuple[str, ...],
+    also_done: bool,  # noqa: FBT001 - click's form
+    first: int | None,
+    sample: int | None,
+    json_: bool,  # noqa: FBT001 - click's form
+) -> None:
     """Migrate the named RANGES, or all with something left, through Dagster, and wait for the end."""
     from migration_pipeline.commands import migrate as migrating  # noqa: PLC0415 - as above
     from migration_pipeline.commands.doctor import Health, examine  # noqa: PLC0415 - as above
@@ -148,7 +116,7 @@ def migrate(ranges: tuple[str, ...], also_done: bool, json_: bool) -> None:  # n
         for finding in failures:
             say_refusal(Fatal(finding.said, setting=finding.what, remedy=finding.remedy))
         sys.exit(REFUSED)
-    chosen = migrating.choose(settings, ranges, also_done=also_done)
+    chosen = migrating.choose(settings, ranges, also_done=also_done, first=first, sample=sample)
     tell = _tell(json_=json_)
     if not chosen.keys:
         tell(f"nothing is left: all {chosen.planned} ranges are done.")
@@ -165,50 +133,32 @@ def migrate(ranges: tuple[str, ...], also_done: bool, json_: bool) -> None:  # n
 
 
 @main.command()
+@click.option("--watch", "watch_", is_flag=True, help="Show it anew every two seconds, until all ended or Ctrl-C.")
 @as_json
 @honest
-def status(json_: bool) -> None:  # noqa: FBT001 - click's form
-    """Show how far the migration is."""
-    from migration_pipeline.commands import status as reading  # noqa: PLC0415 - as above
+def status(watch_: bool, json_: bool) -> None:  # noqa: FBT001 - click's form
+    """Show how far the migration is, how fast, what failed, whether it is paused, and what to do next."""
+    from migration_pipeline.commands import status_screen  # noqa: PLC0415 - as above
     from migration_pipeline.settings import load  # noqa: PLC0415 - as above
-    from migration_pipeline.stores import open_ledger  # noqa: PLC0415 - as above
+    from migration_pipeline.standing import look  # noqa: PLC0415 - as above
 
-    with closing(open_ledger(load())) as ledger:
-        state = reading.status(ledger)
-    print_json(state.as_json()) if json_ else print_status(state)
-
-
-@main.group("dead-letters")
-def dead_letters() -> None:
-    """Files that could not be copied and wait for somebody."""
-
-
-@dead_letters.command("list")
-@click.option("--class", "outcome", type=click.Choice([o.value for o in Outcome if not o.verified]), help="Only these.")
-@click.option("--limit", default=100, show_default=True, help="Rows at most.")
-@as_json
-@honest
-def list_dead_letters(outcome: str | None, limit: int, json_: bool) -> None:  # noqa: FBT001 - click's form
-    """List them, with what to do about each class."""
-    from migration_pipeline.settings import load  # noqa: PLC0415 - as above
-    from migration_pipeline.stores import open_ledger  # noqa: PLC0415 - as above
-
-    with closing(open_ledger(load())) as ledger:
-        letters = ledger.overview.dead_letters(outcome=Outcome(outcome) if outcome else None, limit=limit)
-    if json_:
-        print_json([item._asdict() | {"file": str(item.file)} for item in letters])
-        return
-    rows = [[i.outcome, short(str(i.file)), i.profile_id, i.range_key, str(i.attempts), i.message] for i in letters]
-    print_table(["class", "file", "profile", "range", "tries", "message"], rows)
-    for name in sorted({item.outcome for item in letters}):
-        click.echo(f"{name}: {REMEDIES[name]}")
+    if watch_ and json_:
+        raise click.UsageError("--watch is for a terminal; ask for --json as often as you like.")
+    settings = load()
+    if watch_:
+        with suppress(KeyboardInterrupt):
+            status_screen.watch(lambda: look(settings))
+    elif json_:
+        print_json(look(settings).as_json())
+    else:
+        status_screen.show(look(settings))
 
 
 def _tell(*, json_: bool) -> Callable[[str], None]:
     return lambda text: click.echo(text, err=json_)
 
 
-for _command in (alerts, sweep, erase, audit, rollback):
+for _command in (alerts, pause, resume, limits, workers, acts, dead_letters, plan, sweep, erase, audit, rollback):
     main.add_command(_command)
 
 if __name__ == "__main__":

@@ -33,6 +33,22 @@ def honest(command: Callable[P, None]) -> Callable[P, None]:
     return run
 
 
+def planned_ledger() -> Any:  # noqa: ANN401 - adapters.postgres_ledger.PostgresLedger, imported late
+    """The ledger, to be closed.
+
+    Raises:
+        Fatal: nothing is planned yet.
+    """
+    from migration_pipeline.settings import load  # noqa: PLC0415 - commands load what they need
+    from migration_pipeline.stores import open_ledger  # noqa: PLC0415 - as above
+
+    ledger = open_ledger(load())
+    if not ledger.ranges():
+        ledger.close()
+        raise Fatal("no range is planned.", setting="plan", remedy="Run `migration-pipeline plan --apply` first.")
+    return ledger
+
+
 def say_refusal(error: Fatal) -> None:
     """Which setting, why, and what would be right."""
     click.secho(f"{error.setting}: {error.message}", fg="red", bold=True, err=True)

@@ -3,9 +3,14 @@
 import dagster as dg
 
 from migration_pipeline.defs.alerts import alerts
+from migration_pipeline.defs.letters import dead_letters
+from migration_pipeline.defs.metrics import metrics
 from migration_pipeline.defs.migrated import migrate_job, migrated_range
+from migration_pipeline.defs.new_ranges import new_ranges
+from migration_pipeline.defs.operator import JOBS as OPERATOR_JOBS
+from migration_pipeline.defs.operator import operator_acts, orders
 from migration_pipeline.defs.ranges import profile_ranges
-from migration_pipeline.defs.report import dead_letters, migration_report
+from migration_pipeline.defs.report import migration_report
 from migration_pipeline.defs.resources import Migration
 from migration_pipeline.defs.upkeep import (
     audit_job,
@@ -20,6 +25,7 @@ from migration_pipeline.defs.upkeep import (
     sweep_job,
     sweep_schedule,
 )
+from migration_pipeline.defs.watchdog import watchdog
 
 defs = dg.Definitions(
     assets=[
@@ -31,10 +37,11 @@ defs = dg.Definitions(
         full_sweep,
         erased_copies,
         audited_references,
+        orders,
     ],
-    jobs=[migrate_job, sweep_job, erase_job, audit_job, rollback_job],
+    jobs=[migrate_job, sweep_job, erase_job, audit_job, rollback_job, *OPERATOR_JOBS],
     schedules=[sweep_schedule, erase_schedule],
-    sensors=[alerts, requested_ranges],
+    sensors=[alerts, metrics, new_ranges, operator_acts, requested_ranges, watchdog],
     resources={"migration": Migration()},
     # One process a run, at a quarter of the multiprocess default's CPU. It stands here and not on the job, because
     # backfills launched from the asset pages do not go through the job.

@@ -258,7 +258,8 @@ class PostgresLedger:
 
     def now(self) -> datetime:
         """By the ledger's clock."""
-        ((at,),) = self._connection.execute("SELECT clock_timestamp()").fetchall()
+        with translated("ledger.schema"):
+            ((at,),) = self._connection.execute("SELECT clock_timestamp()").fetchall()
         return cast("datetime", at)
 
     def _sql(self, text: str) -> sql.Composed:

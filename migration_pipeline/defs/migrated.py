@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 import dagster as dg
 
-from migration_pipeline.core.errors import Fatal, RangeBusy, RangeLost
+from migration_pipeline.core.errors import Fatal, RangeBusy, RangeLost, Transient
 from migration_pipeline.core.migrate import RangeReport
 from migration_pipeline.defs import pages
 from migration_pipeline.defs.ranges import GROUP, POOL, profile_ranges, profile_ranges_partitions
@@ -48,6 +48,8 @@ SPECS = [
     ),
 ]
 
+_TRIES, _PAUSE_SECONDS = 5, 20
+
 
 def partitioned_checks(questions: Mapping[tuple[str, str], str]) -> list[dg.AssetCheckSpec]:
     """Checks of a range, each with the question that it answers, by asset and name."""
@@ -78,7 +80,10 @@ _CHECKS = partitioned_checks(
 
 @dg.multi_asset(
     name="migrate_range",
-    specs=[spec.replace_attributes(group_name=GROUP, tags={"stage": spec.key.to_user_string()}) for spec in SPECS],
+    specs=[
+        spec.replace_attributes(group_name=GROUP, owners=pages.OWNERS, tags={"stage": spec.key.to_user_string()})
+        for spec in SPECS
+    ],
     check_specs=_CHECKS,
     partitions_def=profile_ranges_partitions,
     can_subset=False,
@@ -93,6 +98,10 @@ def migrated_range(
     except (Fatal, RangeBusy, RangeLost) as error:
         # Trying again by itself would meet the same refusal.
         raise dg.Failure(str(error), allow_retries=False) from None
+    except Transient as error:
+        # The database restarts, for example: what is done is done, and the next try does what is left.
+        context.log.warning("%s; trying again in %s s", error, _PAUSE_SECONDS)
+        raise dg.RetryRequested(max_retries=_TRIES, seconds_to_wait=_PAUSE_SECONDS) from None
     yield from _events(report, context.partition_key)
     if not report.complete:
         raise dg.Failure(pages.what_is_left(report), metadata=pages.migrated_profiles(report), allow_retries=False)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from migration_pipeline.core.audit import Audited
-from migration_pipeline.core.errors import Fatal, RangeBusy
+from migration_pipeline.core.errors import Fatal, MigrationError, RangeBusy
 from migration_pipeline.core.findings import Finding
 from migration_pipeline.core.sweep import Swept
 from migration_pipeline.defs import pages
@@ -19,6 +19,7 @@ from migration_pipeline.defs.resources import Migration
     group_name=GROUP,
     deps=["migrated_profiles"],
     kinds={"postgres", "firebase"},
+    owners=pages.OWNERS,
     tags={"stage": "sweep"},
     description=(
         "Profiles flagged as migrated that hold a URL of the source again: an old client wrote it back. Their flag is "
@@ -34,6 +35,7 @@ def late_references(migration: Migration) -> dg.MaterializeResult[None]:
     group_name=GROUP,
     deps=["migrated_profiles"],
     kinds={"postgres", "firebase", "azure"},
+    owners=pages.OWNERS,
     tags={"stage": "sweep"},
     description=(
         "The same for all profiles, and every copied file compared with the source: newer bytes there are copied "
@@ -61,6 +63,7 @@ def _swept(swept: Swept) -> pages.Metadata:
     group_name=GROUP,
     deps=["migrated_profiles"],
     kinds={"s3"},
+    owners=pages.OWNERS,
     tags={"stage": "erase"},
     description=(
         "Copies that this migration made and that nobody refers to any more, for a photo or a profile was deleted: "
@@ -86,6 +89,7 @@ def erased_copies(migration: Migration) -> dg.MaterializeResult[None]:
     group_name=GROUP,
     deps=["migrated_profiles"],
     kinds={"postgres", "firebase", "s3", "azure"},
+    owners=pages.OWNERS,
     tags={"stage": "audit"},
     partitions_def=profile_ranges_partitions,
     pool=POOL,
@@ -201,14 +205,24 @@ erase_schedule = dg.ScheduleDefinition(
 @dg.sensor(
     job=migrate_job,
     minimum_interval_seconds=30,
-    description="Runs the ranges again in which something came late. Turn it on together with the sweep.",
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=(
+        "Runs the ranges that somebody asked for: a sweep that found something late, or an operator who waived dead "
+        "letters or wants them tried again."
+    ),
 )
-def requested_ranges(context: dg.SensorEvaluationContext, migration: Migration) -> Iterator[dg.RunRequest]:
+def requested_ranges(
+    context: dg.SensorEvaluationContext, migration: Migration
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
     """A run for each range that is asked for; another each hour that none has begun, should one have been refused."""
     hour = datetime.now(UTC).strftime("%Y-%m-%dT%H")
     known = set(context.instance.get_dynamic_partitions(str(profile_ranges_partitions.name)))
-    with migration.ledger() as ledger:
-        requested = ledger.requested()
+    try:
+        with migration.ledger() as ledger:
+            requested = ledger.requested()
+    except MigrationError as error:
+        yield dg.SkipReason(str(error))
+        return
     for request in requested:
         if request.range_key in known:
             yield dg.RunRequest(

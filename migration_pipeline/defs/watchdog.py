@@ -1,0 +1,126 @@
+"""Runs that nobody works on any more, though Dagster believes so or waits for a retry that never comes.
+
+The launcher of one machine notices a dead worker only while the code server lives, and an automatic retry may be lost
+(dagster-io/dagster#34204). A range's advisory lock tells better: it ends with the process that holds it, however that
+ends.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import dagster as dg
+
+from migration_pipeline.core.errors import MigrationError
+from migration_pipeline.defs.migrated import SPECS, migrate_job
+from migration_pipeline.defs.ranges import profile_ranges_partitions
+from migration_pipeline.defs.resources import Migration
+
+GRACE_SECONDS = 150.0
+"""A run holds its range but for its first and last seconds, and for pauses before it tries a lost database again."""
+LOST_SECONDS = 300.0
+"""A retry that was not launched so long after its run's end is not going to be."""
+MAX_TRIES = 3
+_TRIES = "migration/tries"
+_PARTITION = "dagster/partition"
+_WILL_RETRY = "dagster/will_retry"
+_RETRIED_BY = "dagster/auto_retry_run_id"
+_AT_MOST = 200
+_A_DAY = 24 * 3600.0
+
+
+class Suspects(NamedTuple):
+    """Runs without a worker: those to give up, and since when the others have been seen so."""
+
+    dead: list[str]
+    since: dict[str, float]
+
+
+def suspects(idle: Iterable[str], since: Mapping[str, float], *, now: float) -> Suspects:
+    """Judge runs that are STARTED and hold no range.
+
+    Args:
+        idle: their ids.
+        since: since when each of the last look was seen so.
+        now: seconds since the epoch.
+    """
+    seen = {run_id: since.get(run_id, now) for run_id in idle}
+    dead = [run_id for run_id, first in seen.items() if now - first >= GRACE_SECONDS]
+    return Suspects(dead, {run_id: first for run_id, first in seen.items() if run_id not in dead})
+
+
+@dg.sensor(
+    job=migrate_job,
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=(
+        "Gives up runs that seem to be at work and hold no range, so that Dagster runs their range again; and launches "
+        f"retries that Dagster lost, {MAX_TRIES} times at most."
+    ),
+)
+def watchdog(context: dg.SensorEvaluationContext, migration: Migration) -> dg.SensorResult | dg.SkipReason:
+    """Look at runs at work, and at failed ones."""
+    instance = context.instance
+    known = set(instance.get_dynamic_partitions(str(profile_ranges_partitions.name)))
+    try:
+        with migration.ledger() as ledger:
+            held = {key for key in _partitions_at_work(instance, known) if ledger.at_work(key)}
+    except MigrationError as error:
+        return dg.SkipReason(str(error))
+    started = {run.run_id: run for run in _ours(instance, dg.DagsterRunStatus.STARTED, known)}
+    idle = [run_id for run_id, run in started.items() if run.tags[_PARTITION] not in held]
+    found = suspects(idle, json.loads(context.cursor or "{}"), now=time.time())
+    for run_id in found.dead:
+        instance.report_run_failed(
+            started[run_id], f"No worker holds range {started[run_id].tags[_PARTITION]}: the run's process is gone."
+        )
+        context.log.warning("run %s had no worker any more: given up, to be run again", run_id)
+    requests = [
+        _again(instance, run) for run in _with_lost_retries(instance, known) if run.tags[_PARTITION] not in held
+    ]
+    return dg.SensorResult(
+        run_requests=[request for request in requests if request is not None], cursor=json.dumps(found.since)
+    )
+
+
+def _partitions_at_work(instance: dg.DagsterInstance, known: set[str]) -> set[str]:
+    runs = [*_ours(instance, dg.DagsterRunStatus.STARTED, known), *_with_lost_retries(instance, known)]
+    return {run.tags[_PARTITION] for run in runs}
+
+
+def _ours(
+    instance: dg.DagsterInstance, status: dg.DagsterRunStatus, known: set[str], **more: object
+) -> list[dg.DagsterRun]:
+    """Runs that migrate one of our ranges."""
+    last = SPECS[-1].key
+    runs = instance.get_runs(filters=dg.RunsFilter(statuses=[status], **more), limit=_AT_MOST)  # type: ignore[arg-type] # given by name
+    return [
+        run
+        for run in runs
+        if run.tags.get(_PARTITION) in known
+        and (run.job_name == migrate_job.name or last in (run.asset_selection or ()))
+    ]
+
+
+def _with_lost_retries(instance: dg.DagsterInstance, known: set[str]) -> list[dg.DagsterRun]:
+    failed = _ours(instance, dg.DagsterRunStatus.FAILURE, known, tags={_WILL_RETRY: "true"})
+    return [run for run in failed if _RETRIED_BY not in run.tags and LOST_SECONDS < _age(instance, run) < _A_DAY]
+
+
+def _age(instance: dg.DagsterInstance, run: dg.DagsterRun) -> float:
+    record = instance.get_run_record_by_id(run.run_id)
+    return time.time() - (record.end_time or time.time()) if record else 0.0
+
+
+def _again(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.RunRequest | None:
+    """A run in place of a retry that was lost; the backfill that waits for the retry is set free."""
+    instance.add_run_tags(run.run_id, {_WILL_RETRY: "false"})
+    tries = int(run.tags.get(_TRIES, "0")) + 1
+    if tries > MAX_TRIES:
+        return None
+    return dg.RunRequest(
+        run_key=f"in place of the retry of {run.run_id}",
+        partition_key=run.tags[_PARTITION],
+        tags={_TRIES: str(tries), "migration/why": "an automatic retry was lost"},
+    )
