@@ -14,7 +14,7 @@ OWNERS = ["team:migration"]
 """Whom the UI names for every asset; alerts go where ALERT_URLS says."""
 
 _ROWS = 50
-_CELL = 64  # characters; a cell of the UI does not wrap
+_CELL, _SENTENCE = 64, 200  # characters; the UI wraps only at spaces
 _REASONS = 5
 Metadata = dict[str, Any]
 
@@ -149,6 +149,7 @@ def escaped(text: str) -> str:
     if text.isascii() and text.isdigit():
         return text
     visible = text.encode("unicode_escape").decode() if not text.isprintable() else text
-    if len(visible) > _CELL:
-        visible = f"{visible[: _CELL // 2]}…{visible[-_CELL // 2 :]}"
+    most = _SENTENCE if " " in visible else _CELL
+    if len(visible) > most:
+        visible = f"{visible[: most // 2]}…{visible[-most // 2 :]}"
     return "`" + visible.replace("`", "'").replace("|", "¦") + "`" if visible else ""

@@ -86,7 +86,7 @@ def _left(states: "Sequence[RangeState]") -> list[str]:
     waiting = [(int((state.report or {}).get("waiting", 0)), state) for state in states]
     left = sorted(((count, state) for count, state in waiting if count), key=lambda item: -item[0])
     rows = [[state.key, str(count), why(state)] for count, state in left]
-    return [pages.capped(["range", "profiles waiting", "why"], rows)] if rows else []
+    return ["**Ranges with profiles left**", pages.capped(["range", "profiles waiting", "why"], rows)] if rows else []
 
 
 def over_time(rows: "Sequence[ProgressRow]") -> "pd.DataFrame":
