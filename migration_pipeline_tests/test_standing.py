@@ -20,6 +20,7 @@ from rich.console import Console
 from migration_pipeline.adapters.ledger_control import Selection
 from migration_pipeline.adapters.metrics_textfile import METRICS
 from migration_pipeline.adapters.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.postgres_range import PostgresRangeLedger
 from migration_pipeline.cli import main
 from migration_pipeline.commands import status_screen
 from migration_pipeline.core.errors import Transient
@@ -43,6 +44,7 @@ class Desk:
 
     settings: Settings
     ledger: PostgresLedger
+    at_work: PostgresRangeLedger
 
     def shown(self) -> Shown:
         return look(self.settings)
@@ -78,15 +80,15 @@ def desk(empty: Settings) -> Iterator[Desk]:
         at_work.want([_wish(n) for n in range(21, 30)])
         at_work.record([_copied(n) for n in range(21, 25)])
         at_work.hear()
-        yield Desk(empty, ledger)
+        yield Desk(empty, ledger, at_work)
 
 
 def _wish(n: int) -> Wish:
     return Wish(n, SourceFile("photos", f"{n}.jpg"), f"https://a.example.com/photos/{n}.jpg", had_query=False)
 
 
-def _copied(n: int) -> CopyResult:
-    return CopyResult(SourceFile("photos", f"{n}.jpg"), Outcome.COPIED, 3000, b"m" * 16, "etag", attempts=1)
+def _copied(n: int, size: int = 3000) -> CopyResult:
+    return CopyResult(SourceFile("photos", f"{n}.jpg"), Outcome.COPIED, size, b"m" * 16, "etag", attempts=1)
 
 
 def _counters(*, migrated: int, untouched: int, waiting: int = 0) -> dict[str, object]:
@@ -251,6 +253,15 @@ def test_the_report_holds_numbers_and_pictures(desk: Desk) -> None:
     assert ">source_missing<" in pictures[3]
     assert "| copied | 20 |" in text
     assert f"| {RANGES[1].key} | 1 | `1 for source_missing` |" in text
+
+
+def test_sizes_are_told_apart_at_powers_of_two(desk: Desk) -> None:
+    sizes = [0, 1, 1023, 1024, 2047, 2048, 2**40 - 1, 2**40]
+    desk.at_work.want([_wish(n) for n in range(31, 39)])
+    desk.at_work.record([_copied(n + 31, size) for n, size in enumerate(sizes)])
+    found = {power: files for power, files, _ in desk.ledger.overview.sizes()}
+    # 3,000 bytes are what the 20 other files have.
+    assert found == {1: 2, 512: 1, 1024: 2, 2048: 1 + 20, 2**39: 1, 2**40: 1}
 
 
 def test_the_report_of_an_empty_ledger(empty: Settings) -> None:

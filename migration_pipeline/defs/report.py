@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 _POINTS = 150
 """Of a plot over time, at most: more cannot be told apart at its width."""
-_PROGRESS_SECONDS = 10  # what the ledger keeps progress by
+_FINE_SECONDS, _COARSE_SECONDS = 10, 600
+_FINE_DAYS = 3
+"""Stretches of ten seconds, as the ledger keeps them, for so long; then ten minutes, or there would be too many."""
 
 
 @dg.asset(
@@ -67,7 +69,9 @@ def _numbers(ledger: "PostgresLedger", total: Status) -> pages.Metadata:
 
 
 def _pictures(ledger: "PostgresLedger") -> list[str]:
-    rows = over_time(ledger.overview.progress())
+    days = len(ledger.overview.progress(every="1 day"))
+    seconds = _FINE_SECONDS if days <= _FINE_DAYS else _COARSE_SECONDS
+    rows = over_time(ledger.overview.progress(every=f"{seconds} seconds"), seconds)
     return [
         plots.as_image(plots.progress(rows), "Files and megabytes in S3 over time"),
         plots.as_image(plots.rate(rows), "Files a second over time"),
@@ -89,8 +93,12 @@ def _left(states: "Sequence[RangeState]") -> list[str]:
     return ["**Ranges with profiles left**", pages.capped(["range", "profiles waiting", "why"], rows)] if rows else []
 
 
-def over_time(rows: "Sequence[ProgressRow]") -> "pd.DataFrame":
+def over_time(rows: "Sequence[ProgressRow]", seconds: int = _FINE_SECONDS) -> "pd.DataFrame":
     """Progress in stretches of equal length, few enough to draw; those in which nothing happened are there, as zeros.
+
+    Args:
+        rows: each of a stretch of so many seconds.
+        seconds: see there.
 
     Returns:
         Indexed by UTC time: `files`, `failed`, `bytes`, `files_per_second`, `failed_per_second`.
@@ -99,10 +107,10 @@ def over_time(rows: "Sequence[ProgressRow]") -> "pd.DataFrame":
 
     table = pd.DataFrame(rows, columns=list(ProgressRow._fields)).set_index("at")
     table.index = pd.to_datetime(table.index, utc=True).tz_localize(None)
-    length = _PROGRESS_SECONDS
+    length = seconds
     if len(table):
         span = (table.index[-1] - table.index[0]).total_seconds()
-        length *= max(1, -(-int(span) // (_POINTS * _PROGRESS_SECONDS)))
+        length *= max(1, -(-int(span) // (_POINTS * seconds)))
         # A stretch before the first and one after the last: curves begin and end at the ground.
         ends = pd.DataFrame(0, index=[table.index[0] - pd.Timedelta(length, "s")], columns=table.columns)
         table = pd.concat([ends, table]).resample(f"{length}s").sum()
