@@ -1,0 +1,240 @@
+# ruff: noqa: INP001 - a script, and no package
+"""Draws docs/images anew: a made-up app is migrated under `dagster dev`, and its pages are looked at by Chromium.
+
+    make screenshots                      # everything, on servers of this machine
+    python docs/make_screenshots.py --ui http://127.0.0.1:3000    # pages of a UI that runs already
+
+Needs a Chromium on PATH; nothing is downloaded. Pictures show what was there: bad files are among those of the app, so
+some ranges stay red.
+"""
+
+import argparse
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+
+from migration_pipeline.commands.dagster_instance import shipped
+from migration_pipeline.commands.demo import prepare
+from migration_pipeline.sandbox import Sandbox
+from migration_pipeline.sandbox.app import AppSize, AppStores, create_app
+from migration_pipeline.sandbox.processes import free_ports
+
+IMAGES = Path(__file__).parent / "images"
+SIZE = AppSize(profiles=168, scale=0.2)
+PROFILES_PER_RANGE = 12
+COLOURS = 128  # of a picture; the UI has few, and a picture so takes a third of the room
+STAGES = ["file_references", "file_copies", "database_urls", "firebase_urls", "migrated_profiles"]
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+# Stack traces name folders of the machine that draws.
+HIDE = """folder => {
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) texts.currentNode.data = texts.currentNode.data.replaceAll(folder, "");
+}"""
+WAIT = 600  # seconds, for the backfill
+
+
+class Shot(NamedTuple):
+    """A page to draw.
+
+    Attributes:
+        path: in the UI.
+        shows: text that is there once the page is whole.
+        opens: text of a link to click first.
+        size: of the window, in pixels.
+        keep: height that is kept, from the top.
+    """
+
+    name: str
+    path: str
+    shows: str
+    opens: str | None = None
+    size: tuple[int, int] = (1400, 860)
+    keep: int | None = None
+
+
+class Ui:
+    """The running UI, asked by GraphQL."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+
+    def ask(self, query: str, **variables: object) -> Any:  # noqa: ANN401 - JSON
+        """The answer's data."""
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = urllib.request.Request(f"{self.url}/graphql", body, {"Content-Type": "application/json"})  # noqa: S310 - the UI
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - as above
+            return json.load(answer)["data"]
+
+    def loaded(self) -> bool:
+        """Whether the UI serves our definitions."""
+        try:
+            return bool(self.partitions())
+        except (OSError, KeyError, TypeError, StopIteration):
+            return False
+
+    def partitions(self) -> list[str]:
+        """Keys, in order."""
+        nodes = self.ask("{ assetNodes { assetKey { path } partitionKeys } }")["assetNodes"]
+        return next(node["partitionKeys"] for node in nodes if node["assetKey"]["path"] == ["migrated_profiles"])
+
+    def failed_partition(self) -> str:
+        """The first that is red, else the first."""
+        query = (
+            '{ assetNodeOrError(assetKey: {path: ["migrated_profiles"]}) { ... on AssetNode { assetPartitionStatuses'
+            " { ... on DefaultPartitionStatuses { failedPartitions } } } } }"
+        )
+        red = self.ask(query)["assetNodeOrError"]["assetPartitionStatuses"]["failedPartitions"]
+        return min(red or self.partitions())
+
+    def failed_run(self) -> str | None:
+        """The newest run that failed."""
+        query = "{ runsOrError(filter: {statuses: [FAILURE]}, limit: 1) { ... on Runs { results { id } } } }"
+        found = self.ask(query)["runsOrError"]["results"]
+        return found[0]["id"] if found else None
+
+    def newest_backfill(self) -> tuple[str, str]:
+        """Its id and status."""
+        query = "{ partitionBackfillsOrError(limit: 1) { ... on PartitionBackfills { results { id status } } } }"
+        newest = self.ask(query)["partitionBackfillsOrError"]["results"][0]
+        return newest["id"], newest["status"]
+
+
+def shots(ui: Ui) -> list[Shot]:
+    """What an operator looks at."""
+    red, backfill = ui.failed_partition(), ui.newest_backfill()[0]
+    profiles = "/assets/migrated_profiles?view="
+    return [
+        Shot("group", "/locations/migration_pipeline/asset-groups/migration", "full_sweep", size=(2200, 1050)),
+        Shot("plan", "/assets/profile_ranges?view=events", "largest_range", size=(1400, 1300)),
+        Shot("backfill", f"/runs/b/{backfill}", "migrated_profiles", keep=560),
+        Shot("partitions", f"{profiles}partitions&partition={red}", "did not materialize", keep=660),
+        Shot("red_partition", f"{profiles}events", red, opens=red),
+        Shot("failed_run", f"/runs/{ui.failed_run()}", "RUN_FAILURE"),
+        Shot("copies", "/assets/file_copies?view=events", "files_per_second", size=(1400, 1120)),
+        Shot("plots", "/assets/file_copies?view=overview", "files_per_second", "Plots", (1400, 1100)),
+        Shot("checks", "/assets/database_urls?view=checks", "non-blocking"),
+        Shot("report", "/assets/migration_report?view=events", "files_copied", "[Show Markdown]", (1400, 1560)),
+        Shot("dead_letters", "/assets/dead_letters?view=events", "waived", "[Show Markdown]", (1400, 1000)),
+        Shot("sensors", "/automation", "requested_ranges"),
+    ]
+
+
+def draw(ui: Ui, only: list[str]) -> None:
+    """Shoot every page, or those named."""
+    with sync_playwright() as tools, tempfile.TemporaryDirectory() as profile:
+        browser = tools.chromium.launch_persistent_context(
+            profile, executable_path=shutil.which("chromium"), headless=True, args=FLAGS, timezone_id="UTC"
+        )
+        page = browser.pages[0]
+        for shot in shots(ui):
+            if not only or shot.name in only:
+                _keep(shot, _shoot(page, ui, shot))
+        browser.close()
+
+
+def _shoot(page: Page, ui: Ui, shot: Shot) -> bytes:
+    page.set_viewport_size({"width": shot.size[0], "height": shot.size[1]})
+    page.goto(ui.url + shot.path)
+    page.get_by_text(shot.shows).first.wait_for(timeout=60_000)
+    page.wait_for_load_state("networkidle")
+    if shot.opens:
+        # The last one: a title may hold the same text.
+        page.get_by_text(shot.opens).last.click()
+    page.wait_for_timeout(2000)  # what slides in has come to rest
+    page.evaluate(HIDE, str(Path(sys.prefix).parent) + "/")
+    return page.screenshot()
+
+
+def _keep(shot: Shot, png: bytes) -> None:
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    if shot.keep:
+        picture = picture.crop((0, 0, picture.width, shot.keep))
+    path = IMAGES / f"{shot.name}.png"
+    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+    print(f"{path.name}: {path.stat().st_size / 1000:.0f} KB")  # noqa: T201 - a script
+
+
+def migrate_an_app(ui: Ui) -> None:
+    """A backfill of everything, until it ended; then what is materialized by hand."""
+    query = "mutation ($p: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $p) { __typename } }"
+    assets = [{"path": [stage]} for stage in STAGES]
+    ui.ask(query, p={"assetSelection": assets, "partitionNames": ui.partitions(), "title": "all ranges"})
+    _wait(lambda: ui.newest_backfill()[1] not in ("REQUESTED", "FAILING"), WAIT)
+    for asset in ("migration_report", "dead_letters"):
+        _materialize(asset)
+
+
+def _materialize(asset: str) -> None:
+    _command("-m", "dagster", "asset", "materialize", "--select", asset, "-m", "migration_pipeline.definitions")
+
+
+def _wait(true: Any, seconds: float) -> None:  # noqa: ANN401 - a function of nothing
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        time.sleep(1)
+
+
+def _command(*arguments: str) -> None:
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)  # noqa: S603 - our own
+    if done.returncode:
+        sys.exit(f"{' '.join(arguments)}: {done.stderr}")
+
+
+@contextmanager
+def dagster_dev(folder: Path) -> Iterator[Ui]:
+    """The UI and the daemon, for as long as the block runs."""
+    port = free_ports(1)[0]
+    command = [sys.executable, "-m", "dagster", "dev", "-h", "127.0.0.1", "-p", str(port)]
+    with (folder / "dagster_dev.log").open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter
+            [*command, "-w", str(shipped("workspace.yaml"))], stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            ui = Ui(f"http://127.0.0.1:{port}")
+            _wait(ui.loaded, 180)
+            yield ui
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(60)
+
+
+def main() -> None:
+    """Draw everything."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ui", help="a UI that runs already")
+    parser.add_argument("names", nargs="*", help="of pictures; all where none is named")
+    given = parser.parse_args()
+    if given.ui:
+        draw(Ui(given.ui), given.names)
+        return
+    with Sandbox() as servers:
+        create_app(AppStores.on(servers), SIZE)
+        os.environ.update(prepare(servers, SIZE, workers=2))
+        os.environ["MIGRATION_PLAN__PROFILES_PER_RANGE"] = str(PROFILES_PER_RANGE)
+        _materialize("profile_ranges")
+        with dagster_dev(servers.folder) as ui:
+            migrate_an_app(ui)
+            draw(ui, given.names)
+
+
+if __name__ == "__main__":
+    main()
