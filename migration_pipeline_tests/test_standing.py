@@ -144,10 +144,10 @@ def test_the_screen_says_it_all_at_any_width(desk: Desk, width: int) -> None:
 
 
 def test_a_pause_is_shown_with_who_and_why_and_the_acts(desk: Desk) -> None:
-    desk.ledger.control.pause(by="anna", why="release\x1b[2J night")
+    desk.ledger.control.pause(by="anna", why="release\x1b[2J night, " + "longer than expected, " * 9)
     shown = desk.shown()
     text = drawn(shown)
-    assert "paused by anna: release\\x1b[2J night, for " in " ".join(text.split())
+    assert "paused by anna: release\\x1b[2J night, longer" in " ".join(text.split())
     assert "\x1b" not in text
     assert re.search(r"s ago +anna +pause +release", text)
     assert "Next: migration-pipeline resume" in text

@@ -173,13 +173,16 @@ def _letters(shown: Shown) -> list[RenderableType]:
 def _acts(shown: Shown) -> list[RenderableType]:
     if not shown.acts:
         return []
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for _ in range(3):
-        table.add_column(no_wrap=True)
-    table.add_column(overflow="ellipsis", no_wrap=True, ratio=1)
-    for act in shown.acts:
-        table.add_row(*(Text(printable(text)) for text in (ago(act.at, shown.standing.at), act.who, act.what, act.why)))
-    return [Text(), Text("what operators did", style="bold"), table]
+    rows = [[printable(text) for text in (ago(act.at, shown.standing.at), act.who, act.what)] for act in shown.acts]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    # No table: it would take the room for a long reason from the other columns.
+    lines = [
+        Text("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) + f"  {printable(act.why)}")
+        for row, act in zip(rows, shown.acts, strict=True)
+    ]
+    for line in lines:
+        line.no_wrap, line.overflow = True, "ellipsis"
+    return [Text(), Text("what operators did", style="bold"), *lines]
 
 
 def _stages(shown: Shown) -> str:
