@@ -64,9 +64,10 @@ class PostgresIndex(PostgresProfiles):
         with translated("database.profiles"), self._connection.cursor() as cursor:
             # By pages and not by rows: a table that was never analysed, or is bloated, is read no further.
             cursor.execute(
-                "SELECT coalesce(sum(pg_relation_size(relid)), 0) / current_setting('block_size')::integer"
-                " FROM pg_partition_tree(%s::regclass)",
-                [self._profiles.name.as_string(self._connection)],
+                "SELECT (pg_relation_size(%(t)s::regclass)"
+                " + (SELECT coalesce(sum(pg_relation_size(relid)), 0) FROM pg_partition_tree(%(t)s::regclass)))"
+                " / current_setting('block_size')::integer",
+                {"t": self._profiles.name.as_string(self._connection)},
             )
             ((pages,),) = cursor.fetchall()
             percent = min(100.0, 100.0 * _SAMPLED_PAGES / max(1.0, float(pages)))

@@ -8,6 +8,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
+from migration_pipeline.adapters import postgres_index
 from migration_pipeline.adapters.postgres_index import PostgresIndex
 from migration_pipeline.adapters.postgres_tables import ProfileTable
 from migration_pipeline.core.plan_ports import Block
@@ -64,3 +65,22 @@ def test_a_sample_is_spread_over_the_table(index: PostgresIndex) -> None:
     # From its start alone it would end at 1,000.
     assert max(ids) > 5000
     assert len(index.sample(5000)) == ROWS + 1
+
+
+@pytest.mark.parametrize("table", ["profiles", "in_parts"])
+def test_a_sample_of_a_large_table_reads_few_of_its_pages(
+    url: str, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    with psycopg.connect(url) as connection:
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS in_parts (id bigint PRIMARY KEY, photos json, moved timestamptz)"
+            " PARTITION BY RANGE (id);"
+            "CREATE TABLE IF NOT EXISTS part_1 PARTITION OF in_parts FOR VALUES FROM (0) TO (5000);"
+            "CREATE TABLE IF NOT EXISTS part_2 PARTITION OF in_parts FOR VALUES FROM (5000) TO (20000);"
+            "INSERT INTO in_parts SELECT id, photos FROM profiles ON CONFLICT DO NOTHING"
+        )
+    with closing(PostgresIndex(url, profiles=ProfileTable(table, "id", ["photos"], "moved"))) as opened:
+        assert len(opened.sample(5000)) == ROWS + 1
+        # Of its eight pages or so, one: chance would have to pick each of them.
+        monkeypatch.setattr(postgres_index, "_SAMPLED_PAGES", 1)
+        assert len(opened.sample(5000)) < ROWS

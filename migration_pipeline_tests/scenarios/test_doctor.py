@@ -272,6 +272,11 @@ def test_what_the_target_refuses(patient: Patient, s3: Any) -> None:
     bucket = patient.world.places.bucket
     s3.delete_bucket_lifecycle(Bucket=bucket)
     assert patient.one(target, What.TARGET_UPLOADS)[0] is Health.WARNING
+    # One rule for other keys, and one that does something else.
+    other = {"ID": "expire", "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 3650}}
+    rules = {"Rules": [lifecycle_rule("other/"), other]}
+    s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration=rules)
+    assert patient.one(target, What.TARGET_UPLOADS)[0] is Health.WARNING
     s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     assert "erasing needs s3:DeleteObjectVersion" in patient.one(target, What.TARGET_VERSIONING)[1]
     assert "Versions" not in s3.list_object_versions(Bucket=bucket)

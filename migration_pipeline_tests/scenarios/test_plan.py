@@ -24,9 +24,9 @@ from migration_pipeline.core.model import ProfileRange
 from migration_pipeline.core.sample import SampledFiles, sample
 from migration_pipeline.core.urls import UrlKind
 from migration_pipeline.defs.new_ranges import INTERVAL, new_ranges
-from migration_pipeline.defs.ranges import profile_ranges_partitions
+from migration_pipeline.defs.ranges import profile_ranges, profile_ranges_partitions
 from migration_pipeline.defs.resources import Migration
-from migration_pipeline.planning import keep, plan
+from migration_pipeline.planning import estimate, keep, plan
 from migration_pipeline.sandbox.app import AppSize
 from migration_pipeline.sandbox.photo_files import CONTAINERS
 from migration_pipeline.settings import Settings, load
@@ -175,6 +175,29 @@ def test_new_profiles_get_ranges_when_there_are_enough(
     with closing(open_ledger(settings)) as ledger:
         kept = [item.key for item in ledger.ranges()]
     assert kept == sorted(ticking.instance.get_dynamic_partitions(str(profile_ranges_partitions.name)))
+
+
+def test_the_asset_plans_and_says_what_to_expect(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch, ticking: Ticking
+) -> None:
+    world = make_world(AppSize(profiles=5, photos_per_profile=1, scale=0.002), profiles_per_range=2)
+    settings_of(world, monkeypatch)
+    done = dg.materialize([profile_ranges], instance=ticking.instance, resources={"migration": Migration()})
+    (made,) = done.asset_materializations_for_node("profile_ranges")
+    said = {name: value.value for name, value in made.metadata.items()}
+    assert (said["ranges"], said["profiles"], said["largest_range"]) == (3, 5, 2)
+    assert said["files"] == said["target_requests"] == world.app.counts.wanted
+    assert said["references_source"] == world.app.counts.references
+    assert len(ticking.instance.get_dynamic_partitions(str(profile_ranges_partitions.name))) == 3
+    # Earlier runs say how fast it goes: here, a thousand files in each of three stretches of ten seconds.
+    with psycopg.connect(world.places.database_url) as connection:
+        connection.execute(
+            "INSERT INTO migration.progress (at, range_id, files, failed, bytes)"
+            " SELECT to_timestamp(n * 1000), 1, 1000, 0, 0 FROM generate_series(1, 3) n"
+        )
+    settings = load()
+    expected, _ = estimate(settings, plan(settings))
+    assert (expected.speed.files, expected.speed.why) == (100, "as measured in earlier runs")
 
 
 def settings_of(world: World, patch: pytest.MonkeyPatch) -> Settings:
