@@ -11,7 +11,7 @@ demo: install
 
 ## test: lint, types, import contracts, definitions, and all tests; starts every server it needs
 test: check
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
 ## check: everything that needs no server
 check: install

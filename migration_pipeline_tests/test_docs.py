@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from migration_pipeline import settings
-from migration_pipeline.cli import main
+from migration_pipeline.cli.main import main
 from migration_pipeline.commands.doctor import What
 from migration_pipeline.core.findings import Finding
 from migration_pipeline.core.model import REMEDIES, Outcome

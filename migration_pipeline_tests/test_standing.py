@@ -21,7 +21,7 @@ from migration_pipeline.adapters.ledger_control import Selection
 from migration_pipeline.adapters.metrics_textfile import METRICS
 from migration_pipeline.adapters.postgres_ledger import PostgresLedger
 from migration_pipeline.adapters.postgres_range import PostgresRangeLedger
-from migration_pipeline.cli import main
+from migration_pipeline.cli.main import main
 from migration_pipeline.commands import status_screen
 from migration_pipeline.core.errors import Transient
 from migration_pipeline.core.model import CopyResult, Outcome, ProfileRange, SourceFile, Wish

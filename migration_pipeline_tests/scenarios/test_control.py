@@ -18,7 +18,7 @@ from migration_pipeline_tests.scenarios.conftest import MakeWorld, World
 from migration_pipeline_tests.scenarios.dagster_ui import wait_for
 from migration_pipeline_tests.scenarios.test_migration import WORKER, copied
 
-APP = AppSize(profiles=60, photos_per_profile=8, scale=0.01)
+APP = AppSize(profiles=60, photos_per_profile=4, scale=0.01)
 SLOW = {"MIGRATION_COPY__REQUESTS_PER_SECOND": "40"}
 WITHIN = 5.0
 """Seconds in which a run must have obeyed."""

@@ -18,7 +18,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
-from migration_pipeline.cli import main
+from migration_pipeline.cli.main import main
 from migration_pipeline.commands.dagster_instance import instance
 from migration_pipeline.commands.doctor import Finding, Health, What, examine
 from migration_pipeline.commands.doctor.clocks import clocks

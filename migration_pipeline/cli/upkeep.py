@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from migration_pipeline.cli_show import LEFT, as_json, honest, print_json, print_table, short
+from migration_pipeline.cli.show import LEFT, as_json, honest, print_json, print_table, short
 from migration_pipeline.core.errors import Fatal
 
 _SHOWN = 50

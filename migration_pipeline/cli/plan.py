@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from migration_pipeline.cli_show import as_json, honest, print_json, print_table, short
+from migration_pipeline.cli.show import as_json, honest, print_json, print_table, short
 from migration_pipeline.core.urls import UrlKind
 
 if TYPE_CHECKING:

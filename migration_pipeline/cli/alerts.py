@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import click
 
-from migration_pipeline.cli_show import LEFT, as_json, honest, print_json, print_table
+from migration_pipeline.cli.show import LEFT, as_json, honest, print_json, print_table
 from migration_pipeline.core.errors import Fatal
 
 

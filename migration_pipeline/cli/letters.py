@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from migration_pipeline.cli_control import by as by_whom
-from migration_pipeline.cli_show import LEFT, as_json, honest, planned_ledger, print_json, print_table, short
+from migration_pipeline.cli.control import by as by_whom
+from migration_pipeline.cli.show import LEFT, as_json, honest, planned_ledger, print_json, print_table, short
 from migration_pipeline.core.errors import Fatal
 from migration_pipeline.core.model import REMEDIES, Outcome, SourceFile
 

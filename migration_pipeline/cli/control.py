@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from migration_pipeline.cli_show import as_json, honest, planned_ledger, print_json, print_table
+from migration_pipeline.cli.show import as_json, honest, planned_ledger, print_json, print_table
 from migration_pipeline.core.errors import Fatal
 
 

@@ -14,11 +14,11 @@ from typing import NoReturn
 
 import click
 
-from migration_pipeline.cli_alerts import alerts
-from migration_pipeline.cli_control import acts, limits, pause, resume, workers
-from migration_pipeline.cli_letters import dead_letters
-from migration_pipeline.cli_plan import plan
-from migration_pipeline.cli_show import (
+from migration_pipeline.cli.alerts import alerts
+from migration_pipeline.cli.control import acts, limits, pause, resume, workers
+from migration_pipeline.cli.letters import dead_letters
+from migration_pipeline.cli.plan import plan
+from migration_pipeline.cli.show import (
     LEFT,
     REFUSED,
     as_json,
@@ -28,7 +28,7 @@ from migration_pipeline.cli_show import (
     print_table,
     say_refusal,
 )
-from migration_pipeline.cli_upkeep import audit, erase, rollback, sweep
+from migration_pipeline.cli.upkeep import audit, erase, rollback, sweep
 from migration_pipeline.core.errors import Fatal
 
 
@@ -160,6 +160,3 @@ def _tell(*, json_: bool) -> Callable[[str], None]:
 
 for _command in (alerts, pause, resume, limits, workers, acts, dead_letters, plan, sweep, erase, audit, rollback):
     main.add_command(_command)
-
-if __name__ == "__main__":
-    main()
