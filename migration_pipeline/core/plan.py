@@ -3,15 +3,17 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from math import sqrt
+from statistics import fmean, pstdev
 
 from migration_pipeline.core.errors import Fatal
 from migration_pipeline.core.model import ProfileId, ProfileRange
 from migration_pipeline.core.plan_ports import Block, ProfileIndex
 from migration_pipeline.core.sample import Sampled
 
-_LEEWAY = 1.25
-"""A range may hold so many times the files of an average one, so that chance alone does not make ranges smaller."""
+_LEEWAY, _BY_CHANCE = 0.25, 3.0
+"""A range may hold so much more files than an average one, or so many standard deviations of a range of profiles drawn
+at random, so that chance alone does not make ranges smaller."""
 _BLOCKS = 20  # that a range is made of, where its size has such a divisor
 _SHORT_DIGITS, _LONG_DIGITS = 10, 19  # 19 hold every bigint
 _SHORT_IDS_END = 10**9  # leaves room to grow tenfold before text order would break
@@ -62,7 +64,11 @@ def measure(size: RangeSize, sampled: Sampled) -> Measure:
         return Measure(size.profiles, float(size.files), 0.0, 0.0, size.profiles)
     constant, per_byte = _line(sampled.bytes, sampled.files)
     usual = max(1, min(size.profiles, int(size.files / mean)))
-    return Measure(size.profiles, min(size.files, _LEEWAY * usual * mean), constant, per_byte, usual)
+    most = float(size.files)
+    if usual >= _BLOCKS:  # one profile makes or breaks a smaller range
+        more = max(_LEEWAY * usual * mean, _BY_CHANCE * pstdev(sampled.files) * sqrt(usual))
+        most = min(most, usual * mean + more)
+    return Measure(size.profiles, most, constant, per_byte, usual)
 
 
 def _line(bytes_: Sequence[int], files: Sequence[int]) -> tuple[float, float]:
