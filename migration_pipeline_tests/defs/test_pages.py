@@ -9,7 +9,7 @@ from migration_pipeline.definitions import defs
 from migration_pipeline.defs import pages
 
 DOCS = Path(__file__).parents[2] / "docs"
-SPECS = list(defs.resolve_all_asset_specs())
+SPECS = sorted(defs.resolve_all_asset_specs(), key=lambda spec: spec.key.to_user_string())
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.key.to_user_string())
