@@ -88,15 +88,16 @@ class RealtimeDatabaseDocuments:
             changes = list(self._changes(todo, replace))
             if not changes:
                 break
-            # Asked after the reading: a run that takes the range later finds what is written here, or makes the
-            # write fail.
-            fence.check()
             self._writes.take(len(changes))
-            wrote = list(self._pool.map(self._write, changes))
-            done = [change for change, there in zip(changes, wrote, strict=True) if there]
+            # Asked after the reading, and after the wait for the rate, which may be long: a run that takes the range
+            # later finds what is written here, or makes the write fail.
+            fence.check()
+            wrote = list(zip(changes, self._pool.map(self._write, changes), strict=True))
+            done = [change for change, there in wrote if there]
             changed.update(node.profile_id for node, _, _ in done)
             total = total.plus(Rewritten(0, sum(count for *_, count in done), len(changes) - len(done)))
-            todo = sorted({node.profile_id for node, *_ in changes} - {node.profile_id for node, *_ in done}, key=str)
+            # Of a profile's fields, one may be written and another not.
+            todo = sorted({node.profile_id for (node, *_), there in wrote if not there}, key=str)
         # Nodes still edited faster than we read them stay as they are: confirm finds them waiting.
         return total._replace(profiles=len(changed))
 

@@ -176,6 +176,20 @@ def test_an_edit_between_read_and_write_is_kept(documents: Documents) -> None:
     assert documents.get(2) == {"photos": ["new:3"]}
 
 
+def test_an_edit_of_one_field_leaves_no_other_field_behind(documents: Documents) -> None:
+    documents.put(1, {"photos": ["old:1"], "cover": {"url": "old:2"}})
+    edits = iter([{"photos": ["old:1"], "cover": {"url": "old:3"}}])
+
+    def edited_meanwhile(text: str) -> str | None:
+        if text == "old:2":
+            documents.put(1, next(edits))
+        return new(text)
+
+    done = documents.store.rewrite([1], always(edited_meanwhile), OURS)
+    assert done.conflicts >= 1
+    assert documents.get(1) == {"photos": ["new:1"], "cover": {"url": "new:3"}}
+
+
 def test_a_document_deleted_between_read_and_write_stays_deleted(documents: Documents) -> None:
     documents.put(1, {"photos": ["old:1"]})
 
