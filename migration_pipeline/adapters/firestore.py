@@ -6,6 +6,7 @@ A document's fields are read, replaced and written back under the precondition t
 
 import os
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from typing import Any
 
 from google.api_core import exceptions
@@ -32,6 +33,14 @@ EMULATOR = "FIRESTORE_EMULATOR_HOST"
 
 _Change = tuple[ProfileId, tuple[Any, dict[str, Any]], int]
 """A profile, its document as it was read and the fields to write, and how many URLs these replace."""
+
+
+class _Ended(Enum):
+    """What became of a commit."""
+
+    WRITTEN = "written"
+    CONFLICT = "conflict"  # with an edit, or a document is gone
+    REFUSED = "refused"  # for what it holds: a document that the new URLs would make larger than 1 MiB
 
 
 class FirestoreDocuments:
@@ -68,13 +77,11 @@ class FirestoreDocuments:
         total, todo = Rewritten(), list(profile_ids)
         for attempt in range(_TRIES):
             changes = self._changes(todo, replace)
-            # Asked after the reading: a run that takes the range later finds what is written here, or makes the
-            # write fail.
-            fence.check()
-            total, todo = self._write(changes, total, together=attempt == 0)
+            total, todo = self._write(changes, total, fence, together=attempt == 0)
             if not todo:
                 break
-        # Documents still edited faster than we read them stay as they are: confirm finds them waiting.
+        # Documents still edited faster than we read them, and refused ones, stay as they are: confirm finds them
+        # waiting.
         return total
 
     def try_writing(self) -> None:
@@ -91,15 +98,17 @@ class FirestoreDocuments:
             raise _translated(error) from None
 
     def _write(
-        self, changes: Sequence[_Change], total: Rewritten, *, together: bool
+        self, changes: Sequence[_Change], total: Rewritten, fence: Fence, *, together: bool
     ) -> tuple[Rewritten, list[ProfileId]]:
         """Write what changes; return the ids to try again, one commit each after a first refusal."""
         again: list[ProfileId] = []
         for batch in _batches(changes, _WRITE_BATCH if together else 1):
-            if self._commit([change for _, change, _ in batch]):
+            ended = self._commit([change for _, change, _ in batch], fence)
+            if ended is _Ended.WRITTEN:
                 total = total.plus(Rewritten(len(batch), sum(count for _, _, count in batch)))
-            else:
-                total = total.plus(Rewritten(conflicts=1))
+                continue
+            total = total.plus(Rewritten(conflicts=ended is _Ended.CONFLICT))
+            if ended is _Ended.CONFLICT or len(batch) > 1:
                 again += [profile_id for profile_id, _, _ in batch]
         return total, again
 
@@ -112,9 +121,12 @@ class FirestoreDocuments:
                 changes.append((profile_id, (snapshot, {f: value for f, (value, n) in new.items() if n}), count))
         return changes
 
-    def _commit(self, changes: Sequence[tuple[Any, dict[str, Any]]]) -> bool:
+    def _commit(self, changes: Sequence[tuple[Any, dict[str, Any]]], fence: Fence) -> _Ended:
         """Write all, each under its precondition, or none."""
         self._writes.take(len(changes))
+        # Asked after the reading, and after the wait for the rate, which may be long: a run that takes the range
+        # later finds what is written here, or makes the write fail.
+        fence.check()
         batch = self._client.batch()
         for snapshot, fields in changes:
             option = self._client.write_option(last_update_time=snapshot.update_time)
@@ -122,10 +134,14 @@ class FirestoreDocuments:
         try:
             batch.commit(timeout=_DEADLINE)
         except (exceptions.FailedPrecondition, exceptions.NotFound, exceptions.Aborted):
-            return False
+            return _Ended.CONFLICT
+        except exceptions.InvalidArgument:
+            # What these very writes would make is more than Firestore takes; the read before had the same project
+            # and fields, so these are right.
+            return _Ended.REFUSED
         except exceptions.GoogleAPIError as error:
             raise _translated(error) from None
-        return True
+        return _Ended.WRITTEN
 
     def _snapshots(self, profile_ids: Sequence[ProfileId]) -> dict[ProfileId, Any]:
         found: dict[ProfileId, Any] = {}

@@ -11,7 +11,8 @@ from migration_pipeline.core.urls import Reference, UrlKind, UrlRules
 
 NEW_REFERENCE = "a reference appeared after the range was read"
 NOT_REWRITTEN = (
-    "its file is copied, but the reference came back, or its row was locked or its document edited all along"
+    "its file is copied, but the reference came back, its row was locked or its document edited all along, "
+    "or Firestore refused the document (the new URLs make it larger than 1 MiB)"
 )
 
 

@@ -21,6 +21,9 @@ Document = document.Document.pb()
 Value = document.Value.pb()
 _PATH_PART = re.compile(r"`((?:[^`\\]|\\.)*)`|([^.`]+)")
 _PAGE = 300
+_MOST_WRITES, _MOST_BYTES = 500, 1024 * 1024
+"""Of one commit, and of one document (Firebase documentation, "Usage and limits")."""
+_MOST_MESSAGE_BYTES = 10 * 1024 * 1024
 
 
 class Refused(Exception):  # noqa: N818 - an answer to the client
@@ -72,6 +75,8 @@ class Documents:
 
     def commit(self, writes: Sequence[Any]) -> tuple[list[Any], Any]:
         """Make all writes, or none where one is refused."""
+        if len(writes) > _MOST_WRITES:
+            raise Refused(grpc.StatusCode.INVALID_ARGUMENT, f"maximum {_MOST_WRITES} writes allowed per request")
         with self._turn:
             before = dict(self._stored)
             self._clock = max(self._clock + 1, time.time_ns() // 1000)
@@ -101,6 +106,10 @@ class Documents:
                 _set(new.fields, parts(path), _value_at(item.update.fields, parts(path)))
         else:
             _copy_fields(item.update.fields, new.fields)
+        size = new.ByteSize()  # near what Firestore counts
+        if size > _MOST_BYTES:
+            said = f"Document '{name}' cannot be written because its size ({size:,} bytes) exceeds the maximum allowed"
+            raise Refused(grpc.StatusCode.INVALID_ARGUMENT, f"{said} size of {_MOST_BYTES:,} bytes.")
         # Firestore leaves the update time of a document alone where a write changes nothing.
         same = old is not None and dict(old.message.fields) == dict(new.fields)
         updated = old.updated if old is not None and same else self._clock
@@ -237,7 +246,8 @@ def serve(port: int) -> grpc.Server:
         "ListDocuments": _unary(service.list_documents, firestore.ListDocumentsRequest),
         "ListCollectionIds": _unary(service.list_collections, firestore.ListCollectionIdsRequest),
     }
-    server = grpc.server(futures.ThreadPoolExecutor(8))
+    options = [("grpc.max_receive_message_length", _MOST_MESSAGE_BYTES)]
+    server = grpc.server(futures.ThreadPoolExecutor(8), options=options)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("google.firestore.v1.Firestore", handlers),))
     server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()

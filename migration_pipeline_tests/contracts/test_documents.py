@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -27,6 +28,7 @@ class Documents(Protocol):
 
     store: DocumentStore
 
+    def paced(self, writes: WriteRate) -> DocumentStore: ...
     def put(self, id_: int, document: Mapping[str, Any]) -> None: ...
     def get(self, id_: int) -> Any: ...
     def delete(self, id_: int) -> None: ...
@@ -35,7 +37,10 @@ class Documents(Protocol):
 class Firestore:
     def __init__(self, client: Any) -> None:
         self._client = client
-        self.store = FirestoreDocuments(client.project, "profiles/{id}", FIELDS, UNBOUNDED)
+        self.store = self.paced(UNBOUNDED)
+
+    def paced(self, writes: WriteRate) -> FirestoreDocuments:
+        return FirestoreDocuments(self._client.project, "profiles/{id}", FIELDS, writes)
 
     def put(self, id_: int, document: Mapping[str, Any]) -> None:
         self._client.document(f"profiles/{id_}").set(document)
@@ -50,8 +55,11 @@ class Firestore:
 class Realtime:
     def __init__(self, host: str) -> None:
         self._host, self._namespace = host, f"n{uuid4().hex[:12]}"
+        self.store = self.paced(UNBOUNDED)
+
+    def paced(self, writes: WriteRate) -> RealtimeDatabaseDocuments:
         url = f"https://{self._namespace}.example.com"
-        self.store = RealtimeDatabaseDocuments("demo", url, "profiles/{id}", FIELDS, UNBOUNDED)
+        return RealtimeDatabaseDocuments("demo", url, "profiles/{id}", FIELDS, writes)
 
     def put(self, id_: int, document: Mapping[str, Any]) -> None:
         requests.put(self._url(id_), json=document, timeout=10).raise_for_status()
@@ -210,6 +218,37 @@ def test_a_run_that_lost_its_range_after_reading_writes_nothing(documents: Docum
     with pytest.raises(RangeLost):
         documents.store.rewrite([1], always(new), Fence("range", 1, 1, lost))
     assert documents.get(1) == {"photos": ["old:1"]}
+
+
+def test_a_run_that_lost_its_range_while_its_writes_waited_writes_nothing(documents: Documents) -> None:
+    documents.put(1, {"photos": ["old:1"]})
+    lost: list[float] = []
+
+    def check() -> None:
+        if lost:
+            raise RangeLost("range")
+
+    rate = WriteRate(1, sleep=lost.append)
+    rate.take(1)
+    with closing(documents.paced(rate)) as store, pytest.raises(RangeLost):
+        store.rewrite([1], always(new), Fence("range", 1, 1, check))
+    assert len(lost) == 1
+    assert documents.get(1) == {"photos": ["old:1"]}
+
+
+def test_a_document_that_outgrows_the_limit_is_left_and_the_others_are_written(documents: Documents) -> None:
+    full = {"photos": ["old:1"], "padding": "x" * (1024 * 1024 - 1000)}
+    documents.put(1, full)
+    documents.put(2, {"photos": ["old:2"]})
+    longer = {"old:1": f"new:{'1' * 2000}", "old:2": "new:2"}
+    done = documents.store.rewrite([1, 2], always(longer.get), OURS)
+    assert documents.get(2) == {"photos": ["new:2"]}
+    if isinstance(documents, Firestore):
+        assert (done.profiles, done.conflicts) == (1, 0)
+        assert documents.get(1) == full
+    else:  # it has no such limit
+        assert done.profiles == 2
+        assert documents.get(1) == full | {"photos": [longer["old:1"]]}
 
 
 def test_many_documents_in_one_call(documents: Documents) -> None:
