@@ -23,7 +23,8 @@ class Discovered:
         profiles: read, deleted ones included.
         references: URLs of the source, in both sites.
         files: different files these name.
-        drifted: profiles whose two sites name different files.
+        drifted: profiles of which Firebase names a file that the database does not. The other direction is how most
+            apps are meant to be: tables whose URLs are in no document.
     """
 
     profiles: int = 0
@@ -72,7 +73,7 @@ def _wanted(
 def _wishes_of(profile: Profile, copies: Sequence[str] | None, urls: UrlRules, found: Discovered) -> list[Wish]:
     here = _classified(profile.profile_id, profile.strings, urls, found)
     there = _classified(profile.profile_id, copies or (), urls, found)
-    if copies is not None and _names(here, urls) != _names(there, urls):
+    if _names(there, urls) - _names(here, urls):
         found.drifted += 1
         _keep(found.drifted_examples, profile.profile_id)
     # The database's spelling counts where both sites name a file: clients of Firebase get the app's from there.
