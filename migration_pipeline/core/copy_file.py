@@ -26,6 +26,8 @@ _LIGHT = 256 * 1024
 """Bodies up to this size say by their time how busy a store is, and not how large they are."""
 _SAMPLED = 100
 _SIGNATURE_BYTES = 16
+_NO_TYPE = "application/octet-stream"
+"""What Azure gives a blob for which none was told (Microsoft, "Put Blob")."""
 
 _ODD_KEY = re.compile(r"[\x00-\x1f\x7f\\]|(?:^|/)\.{0,2}(?:/|$)")
 """Keys that stores which keep objects in files may alter: control characters, backslashes, empty and dot segments."""
@@ -143,7 +145,10 @@ class Copier:
         return replace(result, guessed_type=guessed is not None)
 
     def _guessed_type(self, blob: SourceBlob, start: bytes) -> str | None:
-        return guess(start) if self.limits.guess_content_type and not blob.headers.content_type else None
+        return guess(start) if self._lacks_type(blob) else None
+
+    def _lacks_type(self, blob: SourceBlob) -> bool:
+        return self.limits.guess_content_type and (blob.headers.content_type or _NO_TYPE) == _NO_TYPE
 
     async def _in_parts(self, wanted: WantedFile, key: str, blob: SourceBlob) -> CopyResult:
         file = wanted.file
@@ -152,7 +157,7 @@ class Copier:
             _check_digest(blob, md5)
 
         guessed = None
-        if self.limits.guess_content_type and not blob.headers.content_type:
+        if self._lacks_type(blob):
             async with self.source_pace.request():
                 guessed = guess(await self.source.read_part(file, etag=blob.etag, start=0, length=_SIGNATURE_BYTES))
         if guessed is not None:

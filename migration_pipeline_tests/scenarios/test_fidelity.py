@@ -28,6 +28,8 @@ from migration_pipeline.sandbox.fault_proxy import Fault, FaultProxy
 
 BOUNDARIES = [0, 1, *(n * PART_BYTES + more for n in (1, 2) for more in (-1, 0, 1))]
 
+GUESS = CopyLimits(guess_content_type=True)
+
 
 class Stores:
     """A container and a bucket of their own."""
@@ -121,6 +123,18 @@ def test_compressed_bodies_stay_compressed(stores: Stores) -> None:
     assert stores.copy("a.svg")[0].md5 == hashlib.md5(packed, usedforsecurity=False).digest()
     copy = stores.get("a.svg")
     assert (copy["Body"], copy["ContentEncoding"]) == (packed, "gzip")
+
+
+@pytest.mark.parametrize("length", [100, PART_BYTES + 1])
+def test_files_uploaded_without_a_type_get_the_one_of_their_bytes_if_wished(stores: Stores, length: int) -> None:
+    jpeg = b"\xff\xd8\xff\xe0" + bytes(length)
+    stores.upload("a", jpeg)
+    stores.upload("words", b"words" + bytes(length))
+    stores.upload("text", jpeg, content_type="text/plain")
+    guessed = {result.file.blob for result in stores.copy("a", "words", "text", limits=GUESS) if result.guessed_type}
+    types = {name: stores.get(name)["ContentType"] for name in ("a", "words", "text")}
+    assert types == {"a": "image/jpeg", "words": "application/octet-stream", "text": "text/plain"}
+    assert guessed == {"a"}
 
 
 @pytest.mark.parametrize("name", ["small", "folder//odd", "large"])
