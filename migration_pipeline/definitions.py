@@ -11,6 +11,7 @@ from migration_pipeline.defs.operator import JOBS as OPERATOR_JOBS
 from migration_pipeline.defs.operator import operator_acts, orders
 from migration_pipeline.defs.ranges import profile_ranges
 from migration_pipeline.defs.report import migration_report
+from migration_pipeline.defs.requests import requested_ranges
 from migration_pipeline.defs.resources import Migration
 from migration_pipeline.defs.upkeep import (
     audit_job,
@@ -20,7 +21,6 @@ from migration_pipeline.defs.upkeep import (
     erased_copies,
     full_sweep,
     late_references,
-    requested_ranges,
     rollback_job,
     sweep_job,
     sweep_schedule,

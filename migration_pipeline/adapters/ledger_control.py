@@ -129,13 +129,17 @@ class LedgerControl:
             why=why,
         )
 
-    def retry(self, selection: Selection, *, by: str, why: str = "") -> Chosen:
-        """Have these files tried again, and no other dead letter. A waived one is meant where it is named alone."""
+    def retry(self, selection: Selection, *, by: str, why: str = "", waived: bool = False) -> Chosen:
+        """Have these files tried again, and no other dead letter.
+
+        A waived one is meant where it is named alone; with `waived`, those alone are, and their waivers taken back.
+        """
+        which = "waived_at IS NOT NULL" if waived else "true" if selection.file else "waived_at IS NULL"
         return self._choose(
             selection,
             "retry",
             "waived_at = NULL, waived_by = NULL, waived_why = NULL, retry_at = now()",
-            "true" if selection.file else "waived_at IS NULL",
+            which,
             by=by,
             why=why,
         )

@@ -94,7 +94,7 @@ STEPS: tuple[str, ...] = (
         at       timestamptz NOT NULL,                -- beginning of ten seconds
         range_id integer NOT NULL REFERENCES {s}.ranges,
         files    bigint NOT NULL,                     -- that ended verified
-        failed   bigint NOT NULL,                     -- that ended as dead letters
+        failed   bigint NOT NULL,                     -- that became dead letters
         bytes    bigint NOT NULL,                     -- copied
         PRIMARY KEY (at, range_id)
     );

@@ -1,6 +1,7 @@
 """What both Postgres adapters share: connecting, and short transactions that are tried again."""
 
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,12 +11,15 @@ import psycopg
 from psycopg import errors, sql
 from psycopg.conninfo import conninfo_to_dict
 
-from migration_pipeline.core.errors import Fatal, MigrationError, Transient
+from migration_pipeline.core.errors import Fatal, MigrationError, Transient, Unreachable
 
 T = TypeVar("T")
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 _CONNECT_SECONDS = 10
+_IDLE_SECONDS, _PROBE_SECONDS, _PROBES = 30, 10, 3
+_REFUSED = re.compile(r"authentication|does not exist|no pg_hba.conf entry|not permitted|translate host name|SSL")
+"""What a server says that will say the same in a minute. While connecting, the driver hands on texts, and no codes."""
 _TRIES = 8
 # PostgreSQL documentation, "Serialization Failure Handling": these, and a lock not granted in time, may
 # succeed when the transaction is run again.
@@ -29,8 +33,12 @@ class StillBusy(Transient):
 def connect(url: str, *, setting: str) -> Connection:
     """A connection in autocommit mode.
 
+    A peer that vanished without a word is noticed within a minute, by us and by the server: else a lock would outlive
+    its holder for hours, and a question wait as long for its answer.
+
     Raises:
-        Fatal: naming `setting`; the message holds host and database, never the password.
+        Unreachable: nobody answers, or the server takes nobody now.
+        Fatal: it refuses us. Both name `setting`; the message holds host and database, never the password.
     """
     try:
         parts = conninfo_to_dict(url)
@@ -39,12 +47,26 @@ def connect(url: str, *, setting: str) -> Connection:
         raise Fatal("is not a valid Postgres URL.", setting=setting, remedy=_URL_FORM) from None
     where = f"{parts.get('host', 'local socket')}:{parts.get('port', 5432)}/{parts.get('dbname', '')}"
     try:
-        return psycopg.connect(
-            url, autocommit=True, connect_timeout=_CONNECT_SECONDS, application_name="migration-pipeline"
+        connection = psycopg.connect(
+            url,
+            autocommit=True,
+            connect_timeout=_CONNECT_SECONDS,
+            application_name="migration-pipeline",
+            keepalives_idle=_IDLE_SECONDS,
+            keepalives_interval=_PROBE_SECONDS,
+            keepalives_count=_PROBES,
+            tcp_user_timeout=1000 * (_IDLE_SECONDS + _PROBES * _PROBE_SECONDS),
+        )
+        connection.execute(
+            "SELECT set_config('tcp_keepalives_idle', %s, false), set_config('tcp_keepalives_interval', %s, false),"
+            " set_config('tcp_keepalives_count', %s, false)",
+            [str(_IDLE_SECONDS), str(_PROBE_SECONDS), str(_PROBES)],
         )
     except psycopg.OperationalError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise Fatal(f"cannot connect to {where}: {reason}", setting=setting, remedy=_URL_FORM) from None
+        reason = str(error).strip().splitlines()[0]
+        kind = Fatal if _REFUSED.search(reason) else Unreachable
+        raise kind(f"cannot connect to {where}: {reason}", setting=setting, remedy=_URL_FORM) from None
+    return connection
 
 
 _URL_FORM = "Give postgresql://user:password@host:port/database of a server that this machine reaches."

@@ -51,6 +51,7 @@ class PostgresLedger:
         self._connection = connect(url, setting=SETTING)
         try:
             with translated("ledger.schema"):
+                self._connection.execute("SET timezone TO 'UTC'")
                 self._absent = not create and not is_there(self._connection, schema)
                 if not self._absent:
                     bring_up_to_date(self._connection, schema)
@@ -125,7 +126,7 @@ class PostgresLedger:
                     [bounds.ordinal],
                 )
             try:
-                yield bounds, PostgresRangeLedger(self._connection, self._schema, bounds, epoch)
+                yield bounds, PostgresRangeLedger(self._connection, self._schema, bounds, epoch, lock)
             finally:
                 # Closing alone gives the lock back a moment later, and the next in turn would find the range busy.
                 with suppress(psycopg.Error):
@@ -142,19 +143,23 @@ class PostgresLedger:
     def requested(self) -> Sequence[Request]:
         """Ranges that a run is asked for and none is at work in, oldest first."""
         rows = self.query(
+            # What was rolled back stays so until somebody names it.
             "SELECT key, requested_at, requested_why FROM {s}.ranges WHERE requested_at IS NOT NULL"
-            " ORDER BY requested_at, range_id"
+            " AND rolled_back_at IS NULL ORDER BY requested_at, range_id"
         )
-        return [Request(*row) for row in rows if not self._is_held(row[0])]
+        held = self.held([row[0] for row in rows])
+        return [Request(*row) for row in rows if row[0] not in held]
 
-    def _is_held(self, range_key: str) -> bool:
-        # Taken for the length of this statement.
-        free = "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))"
-        return self.query(free, [self._lock_name(range_key)]) != [(True,)]
-
-    def at_work(self, range_key: str) -> bool:
-        """Whether a run, on any machine, holds the range."""
-        return self._is_held(range_key)
+    def held(self, range_keys: Sequence[str]) -> set[str]:
+        """Those of the ranges that a run, on any machine, holds."""
+        # Looked up and not tried: whoever tries a lock has it for a moment, in which a run would find its range busy.
+        rows = self.query(
+            "SELECT n.key FROM unnest(%s::text[], %s::text[]) AS n (key, name) WHERE hashtextextended(n.name, 0) IN"
+            " (SELECT (classid::bigint << 32) | objid::bigint FROM pg_locks JOIN pg_database d ON d.oid = database"
+            " WHERE locktype = 'advisory' AND objsubid = 1 AND granted AND datname = current_database())",
+            [list(range_keys), [self._lock_name(key) for key in range_keys]],
+        )
+        return {row[0] for row in rows}
 
     def _in_transaction(self, work: Callable[[psycopg.Cursor[tuple[Any, ...]]], T]) -> T:
         with translated("ledger.schema"):

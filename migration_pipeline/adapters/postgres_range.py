@@ -44,8 +44,8 @@ KNOWN = (
 class PostgresRangeLedger:
     """Fulfils `RangeLedger`. Calls may come from any thread; they take turns."""
 
-    def __init__(self, connection: Connection, schema: str, bounds: ProfileRange, epoch: int) -> None:
-        self._connection = connection
+    def __init__(self, connection: Connection, schema: str, bounds: ProfileRange, epoch: int, lock: Connection) -> None:
+        self._connection, self._lock = connection, lock
         self._schema = sql.Identifier(schema)
         self._bounds = bounds
         self._turn = threading.Lock()
@@ -60,6 +60,9 @@ class PostgresRangeLedger:
             ((control, runs, ended, failed),) = cursor.fetchall()
             return Heard(said(control), runs, int(ended), int(failed))
 
+        # A connection that nobody uses for hours is cut off somewhere on its way, and the lock with it.
+        with translated("ledger.schema"):
+            self._lock.execute("SELECT")
         return self._write(work)
 
     def trip(self) -> str:
@@ -157,13 +160,20 @@ class PostgresRangeLedger:
                         item.file.file_id, item.outcome.value, _storable(item.message), item.attempts, item.size,
                         item.md5, item.etag, item.source_etag, item.version, item.made_at, item.outcome.verified,
                     ))  # fmt: skip
+            # A known dead letter that fails again says nothing new of how it goes.
+            cursor.execute(
+                self._sql(
+                    "SELECT count(*) FILTER (WHERE e.verified), count(*) FILTER (WHERE NOT e.verified"
+                    " AND f.outcome IS NULL) FROM ended e JOIN {s}.files f USING (file_id)"
+                )
+            )
+            ((verified, failed),) = cursor.fetchall()
             cursor.execute(self._sql(_RECORD), [VERIFIED])
             copied = [item for item in results if item.outcome is Outcome.COPIED]
             cursor.execute(
                 self._sql("UPDATE {s}.ranges SET copied = copied + %s, bytes = bytes + %s WHERE range_id = %s"),
                 [len(copied), sum(item.size for item in copied), self._bounds.ordinal],
             )
-            verified = sum(item.outcome.verified for item in results)
             cursor.execute(
                 self._sql(
                     "INSERT INTO {s}.progress AS p (at, range_id, files, failed, bytes) VALUES"
@@ -171,7 +181,7 @@ class PostgresRangeLedger:
                     " ON CONFLICT (at, range_id) DO UPDATE SET files = p.files + excluded.files,"
                     " failed = p.failed + excluded.failed, bytes = p.bytes + excluded.bytes"
                 ),
-                [self._bounds.ordinal, verified, len(results) - verified, sum(item.size for item in copied)],
+                [self._bounds.ordinal, verified, failed, sum(item.size for item in copied)],
             )
 
         self._write(work)

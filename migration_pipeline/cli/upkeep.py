@@ -5,7 +5,7 @@ import sys
 import click
 
 from migration_pipeline.cli.show import LEFT, as_json, honest, print_json, print_table, short
-from migration_pipeline.core.errors import Fatal
+from migration_pipeline.core.errors import Fatal, RangeBusy
 
 _SHOWN = 50
 
@@ -130,13 +130,18 @@ def rollback(ranges: tuple[str, ...], all_: bool, apply_: bool, without_queries:
         click.echo(f"References of {len(keys)} ranges would point at the source again, where it still has the file")
         click.echo("unchanged; flags would be cleared. Copies stay in S3. Nothing was written: add --apply.")
         return
-    done = [upkeep.roll_back(settings, key, without_queries=without_queries) for key in keys]
+    done, busy = [], []
+    for key in keys:
+        try:
+            done.append(upkeep.roll_back(settings, key, without_queries=without_queries))
+        except RangeBusy:
+            busy.append(key)
     left = [(item.key, waiting) for item in done for waiting in item.left]
     if json_:
         print_json({
             "ranges": len(done), "urls_in_database": sum(i.database.urls for i in done),
             "urls_in_firebase": sum(i.firebase.urls for i in done), "stayed_in_s3": sum(i.stayed for i in done),
-            "left": [{"range": key, **w._asdict(), "file": str(w.file)} for key, w in left],
+            "left": [{"range": key, **w._asdict(), "file": str(w.file)} for key, w in left], "busy": busy,
         })  # fmt: skip
     else:
         urls = sum(item.database.urls for item in done), sum(item.firebase.urls for item in done)
@@ -145,5 +150,7 @@ def rollback(ranges: tuple[str, ...], all_: bool, apply_: bool, without_queries:
         if left:
             rows = [[str(w.profile_id), w.reason, short(str(w.file)), key] for key, w in left[:_SHOWN]]
             print_table(["profile", "why it is left", "file", "range"], rows)
-    if left:
+        if busy:
+            click.echo(f"Not touched, for a run holds them (paused runs do, too; end those): {' '.join(busy)}")
+    if left or busy:
         sys.exit(LEFT)

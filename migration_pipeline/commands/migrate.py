@@ -113,9 +113,8 @@ def migrate(settings: Settings, keys: Sequence[str], tell: Callable[[str], None]
     with ExitStack() as stack:
         opened = stack.enter_context(instance())
         ledger = stack.enter_context(closing(open_ledger(settings)))
-        set_workers(opened, settings.control.workers)
         before, began = status(ledger, set(keys)), time.monotonic()
-        backfill_id = _backfill(opened, keys, tell)
+        backfill_id = _backfill(opened, keys, settings.control.workers, tell)
         own_daemon = False
         try:
             while True:
@@ -134,14 +133,15 @@ def migrate(settings: Settings, keys: Sequence[str], tell: Callable[[str], None]
             raise
 
 
-def _backfill(opened: dg.DagsterInstance, keys: Sequence[str], tell: Callable[[str], None]) -> str:
+def _backfill(opened: dg.DagsterInstance, keys: Sequence[str], workers: int, tell: Callable[[str], None]) -> str:
     """The id of the backfill that is at work already, else of a new one."""
     backfill_id = active_backfill(opened)
     if backfill_id is not None:
         tell(f"backfill {backfill_id} is at work already: watching that one")
         return backfill_id
+    set_workers(opened, workers)
     backfill_id = launch_backfill(keys)
-    tell(f"backfill {backfill_id}: {len(keys)} ranges")
+    tell(f"backfill {backfill_id}: {len(keys)} ranges, {workers} at the same time (control.workers)")
     return backfill_id
 
 

@@ -240,6 +240,11 @@ class Listener:
     _asked: float = float("-inf")
     _paused_at: float | None = None
 
+    @property
+    def newest(self) -> Orders:
+        """The orders that were heard last."""
+        return self._orders
+
     def wait(self) -> None:
         """Between two steps of a run: wait while it is to pause."""
         if self.clock() - self._asked >= ASK_SECONDS:

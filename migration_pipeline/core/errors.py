@@ -6,7 +6,8 @@
     ├── Transient         try again, after `retry_after` seconds if the store said so
     ├── Permanent         this file ends with `outcome`; go on with the others
     ├── Fatal             stop: nothing of this kind can work until `setting` is mended
-    │   └── SettingsError   the configuration itself is refused
+    │   ├── SettingsError   the configuration itself is refused
+    │   └── Unreachable     nobody answers there; for a run at work, it may come back
     ├── RangeBusy         another run holds the range; let it finish
     └── RangeLost         another run took the range while this one was away; it goes on
 
@@ -80,6 +81,10 @@ def _rebuild_fatal(kind: type[Fatal], message: str, setting: str, remedy: str) -
 
 class SettingsError(Fatal):
     """The configuration is refused: an unknown key, a wrong type, a missing secret."""
+
+
+class Unreachable(Fatal):
+    """Nobody answers where a store is said to be: a wrong address, or a server that is away for a while."""
 
 
 class RangeBusy(MigrationError):  # noqa: N818 - a state, not a failure

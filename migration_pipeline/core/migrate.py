@@ -64,7 +64,7 @@ class Stores:
 class RangeReport:
     """What one run did for one range. `seconds` are wall time by stage, `cpu_seconds` this process's meanwhile.
 
-    `paused_seconds` of the wall time were spent waiting, for the migration was paused.
+    For `paused_seconds` more it waited, because the migration was paused.
     """
 
     key: str
@@ -153,22 +153,22 @@ def _one_pass(
     profiles, documents, urls, say = stores.profiles, stores.documents, stores.urls, listener.say
     wait = listener.wait
 
-    with _stage(report, "discover"):
+    with _stage(report, "discover", listener):
         found = discover(bounds, profiles=profiles, documents=documents, ledger=ledger, urls=urls, wait=wait)
         report.discovered = found
     say(f"discovered {found.files} files of {found.with_files} profiles")
 
-    with _stage(report, "transfer"):
+    with _stage(report, "transfer", listener):
         report.transferred = report.transferred.plus(_transfer(stores, ledger, limits, listener))
     say(f"copied {report.transferred.copied} files, {report.transferred.failed} failed")
 
-    with _stage(report, "rewrite_database"):
+    with _stage(report, "rewrite_database", listener):
         report.database = report.database.plus(rewrite(profiles, ledger=ledger, urls=urls, wait=wait))
-    with _stage(report, "rewrite_firebase"):
+    with _stage(report, "rewrite_firebase", listener):
         report.firebase = report.firebase.plus(rewrite(documents, ledger=ledger, urls=urls, wait=wait))
     say(f"re-pointed {report.database.urls} URLs in the database, {report.firebase.urls} in Firebase")
 
-    with _stage(report, "confirm"):
+    with _stage(report, "confirm", listener):
         report.confirmed = confirm(bounds, profiles=profiles, documents=documents, ledger=ledger, urls=urls, wait=wait)
     say(f"{report.confirmed.migrated} profiles migrated, {len(report.confirmed.waiting)} waiting")
 
@@ -190,8 +190,9 @@ def _transfer(stores: Stores, ledger: RangeLedger, limits: CopyLimits, listener:
 
 
 @contextmanager
-def _stage(report: RangeReport, name: str) -> Iterator[None]:
-    began, cpu_began = time.monotonic(), time.process_time()
+def _stage(report: RangeReport, name: str, listener: Listener) -> Iterator[None]:
+    began, cpu_began, paused = time.monotonic(), time.process_time(), listener.paused_seconds
     yield
-    report.seconds[name] = report.seconds.get(name, 0.0) + time.monotonic() - began
+    at_work = time.monotonic() - began - (listener.paused_seconds - paused)
+    report.seconds[name] = report.seconds.get(name, 0.0) + at_work
     report.cpu_seconds[name] = report.cpu_seconds.get(name, 0.0) + time.process_time() - cpu_began

@@ -94,6 +94,8 @@ async def transfer(
             following = group.create_task(listener.follow(places.obey)) if listener is not None else None
             try:
                 async with asyncio.TaskGroup() as copying:
+                    if listener is not None:
+                        places.obey(listener.newest)
                     places.begin(copying)
             except* Fatal as errors:
                 refused = worst(errors)
@@ -149,6 +151,9 @@ class _Places:
                     return
                 self._left -= 1
                 await self._notes.add(await self._copier.copy(item))
+        except BaseException:
+            self._left = 0  # the group is ending: it takes nobody any more
+            raise
         finally:
             self._taken -= 1
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 import dagster as dg
 
-from migration_pipeline.core.errors import Fatal, RangeBusy, RangeLost, Transient
+from migration_pipeline.core.errors import Fatal, RangeBusy, RangeLost, Transient, Unreachable
 from migration_pipeline.core.migrate import RangeReport
 from migration_pipeline.defs import pages
 from migration_pipeline.defs.ranges import GROUP, POOL, profile_ranges, profile_ranges_partitions
@@ -48,7 +48,7 @@ SPECS = [
     ),
 ]
 
-_TRIES, _PAUSE_SECONDS = 5, 20
+_TRIES, _PAUSE_SECONDS = 30, 20  # a failover is over by then
 
 
 def partitioned_checks(questions: Mapping[tuple[str, str], str]) -> list[dg.AssetCheckSpec]:
@@ -95,13 +95,13 @@ def migrated_range(
     """Migrate the range, tell what became of each stage, and fail if a profile is left."""
     try:
         report = migration.migrate(context.partition_key, say=context.log.info)
-    except (Fatal, RangeBusy, RangeLost) as error:
-        # Trying again by itself would meet the same refusal.
-        raise dg.Failure(str(error), allow_retries=False) from None
-    except Transient as error:
+    except (Transient, Unreachable) as error:
         # The database restarts, for example: what is done is done, and the next try does what is left.
         context.log.warning("%s; trying again in %s s", error, _PAUSE_SECONDS)
         raise dg.RetryRequested(max_retries=_TRIES, seconds_to_wait=_PAUSE_SECONDS) from None
+    except (Fatal, RangeBusy, RangeLost) as error:
+        # Trying again by itself would meet the same refusal.
+        raise dg.Failure(str(error), allow_retries=False) from None
     yield from _events(report, context.partition_key)
     if not report.complete:
         raise dg.Failure(pages.what_is_left(report), metadata=pages.migrated_profiles(report), allow_retries=False)

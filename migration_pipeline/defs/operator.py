@@ -16,7 +16,7 @@ from migration_pipeline.defs.ranges import GROUP
 from migration_pipeline.defs.resources import Migration
 
 _BY = "Dagster UI"
-_NEWEST = 50
+_A_TICK = 50
 _SENSOR_SECONDS = 30
 
 orders = dg.AssetSpec(
@@ -172,13 +172,13 @@ def operator_acts(context: dg.SensorEvaluationContext, migration: Migration) -> 
     """An event for each act since the last tick."""
     try:
         with migration.ledger() as ledger:
-            newest, paused = ledger.overview.acts(limit=_NEWEST), ledger.control.said().paused_why is not None
+            new = ledger.overview.acts_after(int(context.cursor or 0), limit=_A_TICK)
+            paused = ledger.control.said().paused_why is not None
     except MigrationError as error:
         return dg.SkipReason(str(error))
-    new = [act for act in reversed(newest) if not context.cursor or act.at.isoformat() > context.cursor]
     if not new:
         return dg.SkipReason("nobody said anything new")
-    return dg.SensorResult(asset_events=_events(new, paused=paused), cursor=new[-1].at.isoformat())
+    return dg.SensorResult(asset_events=_events(new, paused=paused), cursor=str(new[-1].act_id))
 
 
 def _events(acts: Sequence[Act], *, paused: bool) -> list[Any]:

@@ -10,8 +10,9 @@ from migration_pipeline.defs.resources import Migration
 
 GROUP = "migration"
 
-POOL = "ranges"
-"""Runs that work on a range; its limit is how many do at the same time."""
+POOL, UPKEEP_POOL = "ranges", "upkeep"
+"""Runs that migrate a range, and those that audit one or roll it back; each pool's limit is how many do at once. Two,
+for paused runs keep their places, and the way back must not wait for them."""
 
 profile_ranges_partitions = dg.DynamicPartitionsDefinition(name="profile_ranges")
 
@@ -45,4 +46,5 @@ def register(instance: dg.DagsterInstance, keys: Sequence[str]) -> None:
 
 def set_workers(instance: dg.DagsterInstance, workers: int) -> None:
     """Have so many ranges worked on at the same time, from now on."""
-    instance.event_log_storage.set_concurrency_slots(POOL, workers)
+    for pool in (POOL, UPKEEP_POOL):
+        instance.event_log_storage.set_concurrency_slots(pool, workers)

@@ -1,18 +1,20 @@
 """What looks after a migration: sweeps for what came late, erasing, audits, and the way back."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 import dagster as dg
 
 from migration_pipeline.core.audit import Audited
-from migration_pipeline.core.errors import Fatal, MigrationError, RangeBusy
+from migration_pipeline.core.errors import Fatal, RangeBusy
 from migration_pipeline.core.findings import Finding
 from migration_pipeline.core.sweep import Swept
 from migration_pipeline.defs import pages
-from migration_pipeline.defs.migrated import check_result, migrate_job, partitioned_checks
-from migration_pipeline.defs.ranges import GROUP, POOL, profile_ranges_partitions
+from migration_pipeline.defs.migrated import check_result, partitioned_checks
+from migration_pipeline.defs.ranges import GROUP, UPKEEP_POOL, profile_ranges_partitions
 from migration_pipeline.defs.resources import Migration
+
+_NOT_LONGER = {"dagster/max_runtime": str(4 * 3600)}
+"""Seconds after which such a run counts as dead: none of these waits while the migration is paused."""
 
 
 @dg.asset(
@@ -92,7 +94,7 @@ def erased_copies(migration: Migration) -> dg.MaterializeResult[None]:
     owners=pages.OWNERS,
     tags={"stage": "audit"},
     partitions_def=profile_ranges_partitions,
-    pool=POOL,
+    pool=UPKEEP_POOL,
     description=(
         "Every reference of the range, looked at again with nothing but the stores' word. Red where a user would see "
         "a broken file, or the flag is not true."
@@ -140,7 +142,7 @@ def _audited(audited: Audited) -> pages.Metadata:
     }
 
 
-@dg.op(pool=POOL, tags={"stage": "rollback"}, description="Points the range's references at the source again.")
+@dg.op(pool=UPKEEP_POOL, tags={"stage": "rollback"}, description="Points the range's references at the source again.")
 def roll_back(context: dg.OpExecutionContext, migration: Migration) -> None:
     """Roll the range back; fail if a reference could not go."""
     try:
@@ -174,6 +176,7 @@ def roll_back(context: dg.OpExecutionContext, migration: Migration) -> None:
     name="rollback",
     partitions_def=profile_ranges_partitions,
     description="Points references of ranges at the source again. Launch a backfill over the partitions to go back.",
+    tags=_NOT_LONGER,
 )
 def rollback_job() -> None:
     """One op."""
@@ -184,9 +187,10 @@ audit_job = dg.define_asset_job(
     "audit",
     selection=dg.AssetSelection.assets("audited_references"),
     description="Audits ranges. Launch a backfill over the partitions to look at.",
+    tags=_NOT_LONGER,
 )
-sweep_job = dg.define_asset_job("sweep", selection=dg.AssetSelection.assets("late_references"))
-erase_job = dg.define_asset_job("erase", selection=dg.AssetSelection.assets("erased_copies"))
+sweep_job = dg.define_asset_job("sweep", selection=dg.AssetSelection.assets("late_references"), tags=_NOT_LONGER)
+erase_job = dg.define_asset_job("erase", selection=dg.AssetSelection.assets("erased_copies"), tags=_NOT_LONGER)
 
 sweep_schedule = dg.ScheduleDefinition(
     name="sweep_every_five_minutes",
@@ -200,33 +204,3 @@ erase_schedule = dg.ScheduleDefinition(
     cron_schedule="17 3 * * *",
     description="Turn it on so that what users delete goes from S3 as well.",
 )
-
-
-@dg.sensor(
-    job=migrate_job,
-    minimum_interval_seconds=30,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description=(
-        "Runs the ranges that somebody asked for: a sweep that found something late, or an operator who waived dead "
-        "letters or wants them tried again."
-    ),
-)
-def requested_ranges(
-    context: dg.SensorEvaluationContext, migration: Migration
-) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """A run for each range that is asked for; another each hour that none has begun, should one have been refused."""
-    hour = datetime.now(UTC).strftime("%Y-%m-%dT%H")
-    known = set(context.instance.get_dynamic_partitions(str(profile_ranges_partitions.name)))
-    try:
-        with migration.ledger() as ledger:
-            requested = ledger.requested()
-    except MigrationError as error:
-        yield dg.SkipReason(str(error))
-        return
-    for request in requested:
-        if request.range_key in known:
-            yield dg.RunRequest(
-                run_key=f"{request.range_key} {request.at.isoformat()} {hour}",
-                partition_key=request.range_key,
-                tags={"migration/why": request.why},
-            )

@@ -17,7 +17,7 @@ from migration_pipeline.defs.migrated import SPECS, migrate_job
 from migration_pipeline.defs.ranges import profile_ranges_partitions
 from migration_pipeline.defs.resources import Migration
 
-GRACE_SECONDS = 150.0
+GRACE_SECONDS = 180.0
 """A run holds its range but for its first and last seconds, and for pauses before it tries a lost database again."""
 LOST_SECONDS = 300.0
 """A retry that was not launched so long after its run's end is not going to be."""
@@ -25,6 +25,7 @@ MAX_TRIES = 3
 _TRIES = "migration/tries"
 _PARTITION = "dagster/partition"
 _WILL_RETRY = "dagster/will_retry"
+_RUN_KEY = "dagster/run_key"
 _RETRIED_BY = "dagster/auto_retry_run_id"
 _AT_MOST = 200
 _A_DAY = 24 * 3600.0
@@ -63,12 +64,13 @@ def watchdog(context: dg.SensorEvaluationContext, migration: Migration) -> dg.Se
     """Look at runs at work, and at failed ones."""
     instance = context.instance
     known = set(instance.get_dynamic_partitions(str(profile_ranges_partitions.name)))
+    started = {run.run_id: run for run in _ours(instance, dg.DagsterRunStatus.STARTED, known)}
+    lost = _with_lost_retries(instance, known)
     try:
         with migration.ledger() as ledger:
-            held = {key for key in _partitions_at_work(instance, known) if ledger.at_work(key)}
+            held = ledger.held(sorted({run.tags[_PARTITION] for run in (*started.values(), *lost)}))
     except MigrationError as error:
         return dg.SkipReason(str(error))
-    started = {run.run_id: run for run in _ours(instance, dg.DagsterRunStatus.STARTED, known)}
     idle = [run_id for run_id, run in started.items() if run.tags[_PARTITION] not in held]
     found = suspects(idle, json.loads(context.cursor or "{}"), now=time.time())
     for run_id in found.dead:
@@ -76,17 +78,10 @@ def watchdog(context: dg.SensorEvaluationContext, migration: Migration) -> dg.Se
             started[run_id], f"No worker holds range {started[run_id].tags[_PARTITION]}: the run's process is gone."
         )
         context.log.warning("run %s had no worker any more: given up, to be run again", run_id)
-    requests = [
-        _again(instance, run) for run in _with_lost_retries(instance, known) if run.tags[_PARTITION] not in held
-    ]
+    requests = [_again(instance, run) for run in lost if run.tags[_PARTITION] not in held]
     return dg.SensorResult(
         run_requests=[request for request in requests if request is not None], cursor=json.dumps(found.since)
     )
-
-
-def _partitions_at_work(instance: dg.DagsterInstance, known: set[str]) -> set[str]:
-    runs = [*_ours(instance, dg.DagsterRunStatus.STARTED, known), *_with_lost_retries(instance, known)]
-    return {run.tags[_PARTITION] for run in runs}
 
 
 def _ours(
@@ -114,13 +109,14 @@ def _age(instance: dg.DagsterInstance, run: dg.DagsterRun) -> float:
 
 
 def _again(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.RunRequest | None:
-    """A run in place of a retry that was lost; the backfill that waits for the retry is set free."""
-    instance.add_run_tags(run.run_id, {_WILL_RETRY: "false"})
-    tries = int(run.tags.get(_TRIES, "0")) + 1
-    if tries > MAX_TRIES:
+    """A run in place of a retry that was lost. Once it is there, the backfill that waits for the retry is set free."""
+    key, tries = f"in place of the retry of {run.run_id}", int(run.tags.get(_TRIES, "0")) + 1
+    # Dagster launches one run for each key, however often it is asked for.
+    if tries > MAX_TRIES or instance.get_runs_count(dg.RunsFilter(tags={_RUN_KEY: key})):
+        instance.add_run_tags(run.run_id, {_WILL_RETRY: "false"})
         return None
     return dg.RunRequest(
-        run_key=f"in place of the retry of {run.run_id}",
+        run_key=key,
         partition_key=run.tags[_PARTITION],
         tags={_TRIES: str(tries), "migration/why": "an automatic retry was lost"},
     )

@@ -9,9 +9,10 @@ import pytest
 
 from migration_pipeline.adapters.ledger_control import BREAKER, Selection
 from migration_pipeline.adapters.pause_query import PauseQuery
+from migration_pipeline.adapters.postgres import connect
 from migration_pipeline.adapters.postgres_ledger import PostgresLedger
 from migration_pipeline.core.control import Limits, Said
-from migration_pipeline.core.errors import Fatal, RangeLost
+from migration_pipeline.core.errors import Fatal, RangeLost, Transient, Unreachable
 from migration_pipeline.core.model import CopyResult, Outcome, ProfileRange, SourceFile, Wish
 from migration_pipeline.sandbox import Sandbox
 
@@ -86,18 +87,45 @@ def test_a_run_that_lost_its_range_hears_so(ledger: PostgresLedger, url: str) ->
             away.hear()
 
 
+def test_a_run_whose_lock_was_cut_off_hears_so(ledger: PostgresLedger, url: str) -> None:
+    holders = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND pid <> pg_backend_pid()"
+    with psycopg.connect(url, autocommit=True) as other, ledger.hold(FIRST) as (_, run):
+        run.hear()
+        assert ledger.held([FIRST, SECOND]) == {FIRST}
+        other.execute(holders)
+        with pytest.raises(Transient):
+            run.hear()
+        assert ledger.held([FIRST, SECOND]) == set()
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "words"),
+    [
+        ("postgresql://app@127.0.0.1:1/app", Unreachable, "onnection refused"),
+        ("DATABASE/nothing", Fatal, "does not exist"),
+    ],
+)
+def test_a_server_that_is_away_is_told_from_one_that_refuses(
+    sandbox: Sandbox, url: str, kind: type[Fatal], words: str
+) -> None:
+    server = sandbox.create_database(f"d{uuid4().hex[:12]}").rsplit("/", 1)[0]
+    with pytest.raises(Fatal, match=words) as refused:
+        connect(url.replace("DATABASE", server), setting="DATABASE_URL")
+    assert type(refused.value) is kind
+
+
 def test_files_that_end_are_counted_since_the_last_pause(ledger: PostgresLedger) -> None:
     fail(ledger, times=3)
     with ledger.hold(FIRST) as (_, run):
         heard = run.hear()
-        assert (heard.ended, heard.failed) == (7, 6)
+        assert (heard.ended, heard.failed) == (3, 2)  # a known dead letter that fails again is nothing new
         assert run.trip() == "too many files fail; of the last ten minutes: 1 digest_mismatch, 1 source_missing"
         assert run.hear().said.paused_by == BREAKER
         ledger.control.resume(by="ann", why="mended")
         # What ended in the same ten seconds as the resuming counts as before it.
         assert run.hear().ended == 0
     (row,) = ledger.overview.progress(every="1 day")
-    assert (row.files, row.failed, row.bytes) == (1, 6, 5)
+    assert (row.files, row.failed, row.bytes) == (1, 2, 5)
 
 
 def test_waived_letters_are_left_alone_and_their_ranges_asked_for(ledger: PostgresLedger) -> None:
@@ -136,6 +164,8 @@ def test_a_waived_letter_is_tried_again_where_it_is_named(ledger: PostgresLedger
     ledger.control.waive(Selection(), by="ann", why="for now")
     assert ledger.control.retry(Selection(), by="ann").files == 0
     assert ledger.control.retry(Selection(file=MISSING), by="ann").files == 1
+    assert ledger.control.retry(Selection(), by="ann", waived=True).files == 1
+    ledger.control.waive(Selection(file=BROKEN), by="ann", why="for now")
     (letter,) = ledger.overview.dead_letters(waived=False)
     assert letter.file == MISSING
 

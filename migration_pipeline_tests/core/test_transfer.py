@@ -328,6 +328,7 @@ class Told:
 
     def __init__(self) -> None:
         self.obey: Callable[[Orders], None] = lambda _: None
+        self.newest = Orders(None, Limits())
 
     async def follow(self, obey: Callable[[Orders], None]) -> None:
         self.obey = obey
@@ -363,6 +364,41 @@ def test_a_pause_lets_files_in_flight_end_and_begins_none() -> None:
 
     asyncio.run(story())
     assert len(recorded) == 100
+
+
+def test_a_refusal_is_told_though_orders_come_while_all_others_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that takes its time to end gives its place back to a group that takes nobody any more."""
+    monkeypatch.setattr("migration_pipeline.core.control.ASK_SECONDS", 0.001)
+    files = [SourceFile("photos", f"{n}.jpg") for n in range(50)]
+    told = Told()
+
+    async def story() -> None:
+        class Refusing(MemorySource):
+            async def read(self, file: SourceFile, **_: Any) -> Any:
+                if file == files[0]:
+                    await asyncio.sleep(0.01)
+                    raise Fatal("403", setting="AZURE_STORAGE_KEY")
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    if file == files[1]:
+                        await asyncio.sleep(0.02)
+                        told.obey(Orders(None, Limits(in_flight=8)))
+
+        copier = Copier(Refusing({}), MemoryTarget(), RULES, CopyLimits(in_flight=4), at_once)
+        with pytest.raises(Fatal, match="403"):
+            await transfer([WantedFile(f) for f in files], copier, lambda _: None, told)  # type: ignore[arg-type] # as above
+
+    asyncio.run(story())
+
+
+def test_what_operators_said_holds_from_the_first_file_on() -> None:
+    source = MemorySource({FILE: b"x"})
+    told = Told()
+    told.newest = Orders(None, Limits(in_flight=1, requests_per_second=7.0))
+    copier = Copier(source, MemoryTarget(), RULES, CopyLimits(in_flight=4), at_once)
+    asyncio.run(transfer([WantedFile(FILE)], copier, lambda _: None, told))  # type: ignore[arg-type] # as above
+    assert (copier.source_pace.ceiling, copier.source_pace.requests_per_second) == (1, 7.0)
 
 
 def test_more_or_fewer_files_at_once_from_now_on() -> None:

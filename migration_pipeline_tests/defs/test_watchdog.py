@@ -2,45 +2,16 @@
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import closing
-from uuid import uuid4
 
 import dagster as dg
-import pytest
 from dagster._core.test_utils import create_run_for_test
 
 from migration_pipeline.adapters.postgres_ledger import PostgresLedger
-from migration_pipeline.core.model import ProfileRange
-from migration_pipeline.defs.ranges import profile_ranges_partitions
 from migration_pipeline.defs.resources import Migration
 from migration_pipeline.defs.watchdog import GRACE_SECONDS, LOST_SECONDS, suspects, watchdog
-from migration_pipeline.sandbox import Sandbox
+from migration_pipeline_tests.defs.conftest import KEY
 
-KEY = "0000000001-0000000009"
 TAGS = {"dagster/partition": KEY}
-
-
-@pytest.fixture
-def ledger(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[PostgresLedger]:
-    url = sandbox.create_database(f"d{uuid4().hex[:12]}")
-    for name, value in {
-        "DATABASE_URL": url, "MIGRATION_CONFIG": "/dev/null", "MIGRATION_FIREBASE__KIND": "none",
-        "MIGRATION_SOURCE__ACCOUNT_URL": sandbox.azure_account_url, "MIGRATION_SOURCE__CONTAINERS": '["photos"]',
-        "MIGRATION_TARGET__BUCKET": "b", "MIGRATION_TARGET__REGION": "us-east-1",
-        "MIGRATION_TARGET__PUBLIC_BASE_URL": "https://cdn.example.com",
-    }.items():  # fmt: skip
-        monkeypatch.setenv(name, value)
-    with closing(PostgresLedger(url, "migration")) as opened:
-        opened.add_ranges([ProfileRange(KEY, 1, None, 9, 3)])
-        yield opened
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test() as made:
-        made.add_dynamic_partitions(str(profile_ranges_partitions.name), [KEY])
-        yield made
 
 
 def look(instance: dg.DagsterInstance, cursor: str | None = None) -> dg.SensorResult:
@@ -100,13 +71,28 @@ def test_a_retry_that_dagster_lost_is_launched_three_times_at_most(
     age(instance, lost, LOST_SECONDS + 1)
     (request,) = look(instance).run_requests or ()
     assert (request.partition_key, request.tags["migration/tries"]) == (KEY, "3")
-    set_free = instance.get_run_by_id(lost)
-    assert set_free is not None
-    assert set_free.tags["dagster/will_retry"] == "false"
-    assert not look(instance).run_requests
+    assert look(instance).run_requests, "a daemon that died before it launched the run asks again"
+    assert will_retry(instance, lost)
 
-    instance.add_run_tags(lost, {"dagster/will_retry": "true", "migration/tries": "3"})
+    # The backfill that waits is set free once the run in its place is there.
+    run(instance, dg.DagsterRunStatus.NOT_STARTED, **{"dagster/run_key": request.run_key or ""})
     assert not look(instance).run_requests
+    assert not will_retry(instance, lost)
+
+
+def test_after_three_tries_a_lost_retry_is_left(ledger: object, instance: dg.DagsterInstance) -> None:
+    assert ledger
+    tags = {"dagster/will_retry": "true", "migration/tries": "3"}
+    lost = run(instance, dg.DagsterRunStatus.FAILURE, **tags)
+    age(instance, lost, LOST_SECONDS + 1)
+    assert not look(instance).run_requests
+    assert not will_retry(instance, lost)
+
+
+def will_retry(instance: dg.DagsterInstance, run_id: str) -> bool:
+    found = instance.get_run_by_id(run_id)
+    assert found is not None
+    return found.tags["dagster/will_retry"] == "true"
 
 
 def test_a_retry_that_was_launched_is_not_launched_again(ledger: object, instance: dg.DagsterInstance) -> None:
