@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 Condition = Mapping[str, str]
 """What must hold of a key for a write, by boto3's names: `IfNoneMatch`, or `IfMatch`."""
-_LONGEST_RUN = timedelta(hours=5)
+_LONGEST_RUN = timedelta(days=8)  # dagster.yaml ends a run after seven
 
 
 class InThread(Protocol):
@@ -28,7 +28,10 @@ def uploads_under(client: Any, bucket: str, key: str) -> dict[str, datetime]:  #
 
 
 def stale(uploads: Mapping[str, datetime]) -> list[str]:
-    """Those of them that a run left behind which was killed: no run lives so long (dagster.yaml ends it before)."""
+    """Those of them that a run left behind which was killed.
+
+    A younger one may belong to a run that is alive, of another range that shares the file.
+    """
     return [upload_id for upload_id, began in uploads.items() if datetime.now(UTC) - began > _LONGEST_RUN]
 
 
