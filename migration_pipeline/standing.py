@@ -63,23 +63,24 @@ class Shown(NamedTuple):
 
 
 def look(settings: Settings) -> Shown:
-    """Look once, and keep the metrics' file up to date where there is to be one.
+    """Look once.
 
     Raises:
         Transient: a database does not answer.
-        SettingsError: the metrics' file cannot be written.
     """
     with closing(open_ledger(settings)) as ledger, standing_orders(settings) as orders:
         now, said = ledger.now(), ledger.control.said()
         # Decided as every run decides it for itself.
         paused = decide(orders, Heard(said, 1, 0, 0), now=now, app_says=orders.app_says()).paused
-        shown = Shown(standing(ledger.overview, now), said, paused, ledger.overview.acts(limit=_ACTS))
-    if settings.metrics.textfile is not None:
-        _keep_metrics(settings, shown)
-    return shown
+        return Shown(standing(ledger.overview, now), said, paused, ledger.overview.acts(limit=_ACTS))
 
 
-def _keep_metrics(settings: Settings, shown: Shown) -> None:
+def keep_metrics(settings: Settings, shown: Shown) -> None:
+    """Keep the metrics' file up to date where there is to be one.
+
+    Raises:
+        SettingsError: it cannot be written.
+    """
     from migration_pipeline.adapters import metrics_textfile  # noqa: PLC0415 - most migrations have no such file
 
     path = settings.metrics.textfile

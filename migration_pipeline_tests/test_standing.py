@@ -167,7 +167,10 @@ def test_a_run_that_fell_silent_is_no_worker(desk: Desk) -> None:
     desk.ledger.query("UPDATE {s}.ranges SET seen_at = now() - interval '16 seconds'")
     shown = desk.shown()
     assert (shown.standing.workers, shown.standing.broke_off) == (0, 1)
-    assert "look whether the Dagster daemon runs" in " ".join(drawn(shown).split())
+    words = " ".join(drawn(shown).split())
+    # Nobody can tell from here whether its run was killed or refused: both are said.
+    for said in ("1 broke off", "where it was refused, its message names the setting", "where it was killed"):
+        assert said in words
 
 
 def test_before_anything_is_planned(empty: Settings) -> None:
@@ -235,6 +238,16 @@ def test_metrics_that_cannot_be_written_break_no_sensor(desk: Desk, monkeypatch:
     assert "not set" in metrics(context).skip_message
     monkeypatch.setenv("MIGRATION_METRICS__TEXTFILE", "/nowhere/at/all.prom")
     assert "metrics.textfile" in metrics(context).skip_message
+
+
+def test_status_tells_how_it_stands_whatever_becomes_of_the_metrics(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIGRATION_METRICS__TEXTFILE", "/nowhere/at/all.prom")
+    done = CliRunner().invoke(main, ["status", "--json"])
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["ranges"]["planned"] == len(desk.ledger.ranges())
+    assert "metrics.textfile: /nowhere/at/all.prom cannot be written" in done.stderr
 
 
 def test_the_report_holds_numbers_and_pictures(desk: Desk) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from migration_pipeline.cli.show import as_json, honest, planned_ledger, print_json, print_table
+from migration_pipeline.cli.show import as_json, honest, moment, planned_ledger, print_json, print_table, visible
 from migration_pipeline.core.errors import Fatal
 
 
@@ -36,9 +36,8 @@ def pause(why: str, by: str, json_: bool) -> None:  # noqa: FBT001 - click's for
     elif done:
         click.echo("Paused: runs at work wait within five seconds. `migration-pipeline resume` has them go on.")
     else:
-        click.echo(
-            f"It is paused already, by {said.paused_by} since {said.paused_at:%Y-%m-%d %H:%M}: {said.paused_why}"
-        )
+        since = f" since {moment(said.paused_at)}" if said.paused_at else ""
+        click.echo(visible(f"It is paused already, by {said.paused_by}{since}: {said.paused_why}"))
 
 
 @click.command()
@@ -113,7 +112,7 @@ def acts(limit: int, json_: bool) -> None:  # noqa: FBT001 - click's form
     if json_:
         print_json([act._asdict() for act in found])
         return
-    rows = [[f"{act.at:%Y-%m-%d %H:%M:%S}", act.who, act.what, act.why, _details(dict(act.details))] for act in found]
+    rows = [[moment(act.at), act.who, act.what, act.why, _details(dict(act.details))] for act in found]
     print_table(["when", "who", "what", "why", ""], rows)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from migration_pipeline.cli.control import by as by_whom
-from migration_pipeline.cli.show import LEFT, as_json, honest, planned_ledger, print_json, print_table, short
+from migration_pipeline.cli.show import LEFT, as_json, honest, moment, planned_ledger, print_json, print_table, short
 from migration_pipeline.core.errors import Fatal
 from migration_pipeline.core.model import REMEDIES, Outcome, SourceFile
 
@@ -95,13 +95,13 @@ def show(file: str, json_: bool) -> None:  # noqa: FBT001 - click's form
         ["file", str(first.file)],
         ["class", first.outcome],
         ["message", first.message],
-        ["tries", f"{first.attempts}, the last at {first.ended_at:%Y-%m-%d %H:%M:%S}" if first.ended_at else "0"],
+        ["tries", f"{first.attempts}, the last at {moment(first.ended_at)}" if first.ended_at else "0"],
         ["ranges", ", ".join(item.range_key for item in letters)],
         ["a profile", first.profile_id],
         ["what to do", REMEDIES[first.outcome]],
     ]
     if first.waived:
-        rows.append(["waived", f"by {first.waived.by} at {first.waived.at:%Y-%m-%d %H:%M}: {first.waived.why}"])
+        rows.append(["waived", f"by {first.waived.by} at {moment(first.waived.at)}: {first.waived.why}"])
     print_table(["", ""], rows)
 
 

@@ -29,7 +29,7 @@ from migration_pipeline.cli.show import (
     say_refusal,
 )
 from migration_pipeline.cli.upkeep import audit, erase, rollback, sweep
-from migration_pipeline.core.errors import Fatal
+from migration_pipeline.core.errors import Fatal, SettingsError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -140,18 +140,30 @@ def status(watch_: bool, json_: bool) -> None:  # noqa: FBT001 - click's form
     """Show how far the migration is, how fast, what failed, whether it is paused, and what to do next."""
     from migration_pipeline.commands import status_screen  # noqa: PLC0415 - as above
     from migration_pipeline.settings import load  # noqa: PLC0415 - as above
-    from migration_pipeline.standing import look  # noqa: PLC0415 - as above
+    from migration_pipeline.standing import Shown, keep_metrics, look  # noqa: PLC0415 - as above
 
     if watch_ and json_:
         raise click.UsageError("--watch is for a terminal; ask for --json as often as you like.")
-    settings = load()
+    settings, warned = load(), set[str]()
+
+    def look_and_keep() -> Shown:
+        shown = look(settings)
+        try:
+            keep_metrics(settings, shown)
+        except SettingsError as error:
+            # Whoever asks how it stands is told so, whatever becomes of the metrics; and of these once.
+            if str(error) not in warned:
+                click.secho(f"No metrics are kept. {error}", fg="yellow", err=True)
+            warned.add(str(error))
+        return shown
+
     if watch_:
         with suppress(KeyboardInterrupt):
-            status_screen.watch(lambda: look(settings))
+            status_screen.watch(look_and_keep)
     elif json_:
-        print_json(look(settings).as_json())
+        print_json(look_and_keep().as_json())
     else:
-        status_screen.show(look(settings))
+        status_screen.show(look_and_keep())
 
 
 def _tell(*, json_: bool) -> Callable[[str], None]:

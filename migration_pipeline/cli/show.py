@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import wraps
 from typing import Any, ParamSpec
 
@@ -83,8 +84,8 @@ def print_table(head: list[str], rows: list[list[str]]) -> None:
     table = Table(*head, box=None, show_header=any(head), pad_edge=False)
     colours = {"ok": "green", "warning": "yellow", "failure": "bold red"}
     for row in rows:
-        # As plain text: names come from users, and rich would read square brackets as markup.
-        table.add_row(*(Text(cell, style=colours.get(cell, "")) for cell in row))
+        # As plain text: names come from users. rich would read square brackets as markup, a terminal obey escapes.
+        table.add_row(*(Text(visible(cell), style=colours.get(cell, "")) for cell in row))
     console = Console()
     # In a pipe there is no window to fit into: cells would be cut for nothing.
     (console if console.is_terminal else Console(width=240)).print(table)
@@ -92,8 +93,20 @@ def print_table(head: list[str], rows: list[list[str]]) -> None:
 
 def short(name: str, most: int = 60) -> str:
     """A name on one line, its middle left out where it is long."""
-    visible = name if name.isprintable() else name.encode("unicode_escape").decode()
-    return visible if len(visible) <= most else visible[: most // 2] + "…" + visible[-most // 2 :]
+    text = visible(name)
+    return text if len(text) <= most else text[: most // 2] + "…" + text[-most // 2 :]
+
+
+def visible(text: str) -> str:
+    """Text of users with its control characters as escapes: none of them reaches the terminal."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def moment(at: datetime) -> str:
+    """A time for people, to the second; in UTC, and saying so."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def print_json(value: object) -> None:

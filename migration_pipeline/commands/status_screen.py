@@ -76,7 +76,13 @@ def next_step(shown: Shown) -> str:
         (shown.said.paused_why is not None, "migration-pipeline resume, once the reason is gone."),
         (shown.paused is not None, "nothing; runs go on by themselves."),
         (now.workers, f"nothing, it is at work.{look}"),
-        (state.working, "look whether the Dagster daemon runs: ranges are begun, and no run says it is at work."),
+        (
+            state.working,
+            (
+                "look at the newest run of each range that broke off, in the UI: where it was refused, its message "
+                "names the setting; where it was killed, the Dagster daemon runs the range again, if it runs itself."
+            ),
+        ),
         (state.not_begun and _moved_lately(shown), "nothing, the next ranges begin by themselves."),
         (state.not_begun, "migration-pipeline migrate, or a backfill in the UI."),
         (state.waiting, "migration-pipeline dead-letters list; retry or waive each class, and migrate again."),

@@ -1,6 +1,7 @@
 """Dead letters as a page: what failed, why, and the commands that go on from there."""
 
 from collections.abc import Sequence
+from datetime import UTC
 
 import dagster as dg
 
@@ -52,7 +53,7 @@ def page(classes: Sequence[LetterClass], letters: Sequence[DeadLetter]) -> pages
 
 def _class(item: LetterClass) -> str:
     """A paragraph, with the commands that go on from there where some of them wait."""
-    newest = f", newest {item.newest:%Y-%m-%d %H:%M} UTC" if item.newest else ""
+    newest = f", newest {item.newest.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if item.newest else ""
     parts = [f"**{item.outcome}**: {item.waiting:,} waiting, {item.waived:,} waived{newest}"]
     if item.waiting:
         parts += [

@@ -19,7 +19,7 @@ from migration_pipeline.core.sample import SampledFiles
 from migration_pipeline.core.sweep import Swept
 from migration_pipeline.planning import Planned
 from migration_pipeline.settings import load
-from migration_pipeline.standing import look
+from migration_pipeline.standing import keep_metrics, look
 from migration_pipeline.stores import copy_limits, open_index, open_ledger, open_stores
 
 
@@ -81,7 +81,7 @@ class Migration(dg.ConfigurableResource):  # type: ignore[type-arg] # the resour
         """Write the figures for Prometheus; return where, or `None` where no file is set."""
         settings = load()
         if settings.metrics.textfile is not None:
-            look(settings)
+            keep_metrics(settings, look(settings))
         return settings.metrics.textfile
 
     @contextmanager
