@@ -1,12 +1,17 @@
 """Which strings are references, and where files go: nothing folded, nothing leaked, nothing shared."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from migration_pipeline.core.errors import Permanent, SettingsError
-from migration_pipeline.core.model import Outcome, SourceFile
+from migration_pipeline.core.model import KnownFile, Outcome, SourceFile
+from migration_pipeline.core.rewrite import moved
 from migration_pipeline.core.urls import MAX_KEY_BYTES, KeyTemplate, UrlKind, UrlRules
+from migration_pipeline.core.values import replace_in_json
+from migration_pipeline_tests.names import blob_names
 
 ACCOUNT = "https://acct.blob.core.windows.net"
 CONTAINERS = ["photos", "photos-old"]
@@ -118,6 +123,40 @@ def test_two_files_never_share_a_key(one: SourceFile, other: SourceFile, templat
 def test_templates_that_could_mix_files_up_are_refused(template: str) -> None:
     with pytest.raises(SettingsError, match="key_template"):
         KeyTemplate("", template).check(CONTAINERS)
+
+
+def test_every_odd_name_keeps_its_reference_and_its_key() -> None:
+    """From the source's URL in a row to the key in S3 and back out of the rewritten row, no two names meet."""
+    urls, keys = rules(), set[str]()
+    blobs = [name for label, group in blob_names("photos").items() if label != "too long" for name in group]
+    for name in blobs:
+        file = SourceFile("photos", name)
+        found = urls.classify(urls.source_url(file))
+        assert found is not None
+        if "\0" in name:
+            assert found.kind is UrlKind.UNPARSABLE
+            continue
+        assert (found.kind, found.file) == (UrlKind.SOURCE, file)
+        known = {file: KnownFile(Outcome.COPIED, waived=False)}
+        text, count = replace_in_json(json.dumps([urls.source_url(file)]), moved(known, urls))
+        assert count == 1
+        (url,) = json.loads(text)
+        there = urls.classify(url)
+        assert there is not None
+        assert (there.kind, there.key) == (UrlKind.TARGET, f"photos/{name}")
+        keys.add(there.key or "")
+    assert len(keys) == sum("\0" not in name for name in blobs) > 1000
+
+
+def test_names_too_long_for_a_key_are_told_as_such() -> None:
+    for name in blob_names("photos")["too long"]:
+        file = SourceFile("photos", name)
+        found = rules().classify(rules().source_url(file))
+        assert found is not None
+        assert found.file == file
+        with pytest.raises(Permanent) as refused:
+            rules().key_of(file)
+        assert refused.value.outcome is Outcome.TOO_LONG_KEY
 
 
 def test_a_key_may_have_1024_bytes_and_no_more() -> None:

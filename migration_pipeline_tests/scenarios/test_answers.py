@@ -1,5 +1,6 @@
 """Every answer that docs/copying.md lists is given to the engine, which then does what the page says."""
 
+import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +52,32 @@ def test_s3(sandbox: Sandbox, one_file: Files, bucket: str, status: str, code: s
     body = "" if code == "-" else f"<?xml version='1.0' encoding='UTF-8'?><Error><Code>{code}</Code></Error>"
     answer = f"{status} Said\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n\r\n{body}"
     check(sandbox, one_file, bucket, then, target=Fault("status", match="^PUT", answer=answer))
+
+
+def test_a_body_of_unknown_length_is_not_taken(sandbox: Sandbox, one_file: Files) -> None:
+    answer = '200 OK\r\nETag: "x"\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nbytes\r\n0\r\n\r\n'
+    with fresh_bucket(sandbox) as (s3, bucket):
+        source = [Fault("status", match="^GET", answer=answer)]
+        _, (result,), _ = copy_all(sandbox, one_file, bucket, source=source, max_attempts=2)
+        assert (result.outcome, result.attempts) == ("source_unreadable", 1)
+        assert "Contents" not in s3.list_objects_v2(Bucket=bucket)
+
+
+class OnlyTheFirst(list[Fault]):
+    """Happens once."""
+
+    def __iter__(self) -> Iterator[Fault]:
+        return iter([self.pop()] if self else [])
+
+
+@pytest.mark.parametrize(("store", "name"), [("source", "a.jpg"), ("target", "folder//odd.jpg")])
+def test_a_retry_after_is_waited_out(sandbox: Sandbox, bucket: str, store: str, name: str) -> None:
+    files = store_files(sandbox, {name: b"bytes"})
+    answer = "503 Said\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
+    faults = {store: OnlyTheFirst([Fault("status", match="^(GET|PUT)", answer=answer)])}
+    _, (result,), _ = copy_all(sandbox, files, bucket, **faults, sleep=asyncio.sleep)
+    assert (result.outcome, result.attempts) == ("copied", 2)
+    assert 1 <= result.seconds < 10
 
 
 def check(

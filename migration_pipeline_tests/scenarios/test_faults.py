@@ -22,6 +22,7 @@ from migration_pipeline.adapters.azure_blob import AzureBlobSource, AzureCredent
 from migration_pipeline.adapters.s3 import Bucket, S3Target
 from migration_pipeline.core.copy_file import Copier, CopyLimits
 from migration_pipeline.core.model import CopyResult, Outcome, SourceFile, WantedFile
+from migration_pipeline.core.pace import Sleep
 from migration_pipeline.core.transfer import Transferred, transfer
 from migration_pipeline.core.urls import KeyTemplate, UrlRules
 from migration_pipeline.sandbox import Sandbox
@@ -84,7 +85,7 @@ async def soon(seconds: float) -> None:
     await asyncio.sleep(min(seconds, 0.02))
 
 
-def copy_all(
+def copy_all(  # noqa: PLR0913 - all but three by name
     sandbox: Sandbox,
     files: Files,
     bucket: str,
@@ -93,6 +94,7 @@ def copy_all(
     target: Sequence[Fault] = (),
     max_attempts: int = 40,
     seed: int = 0,
+    sleep: Sleep = soon,
 ) -> tuple[Transferred, list[CopyResult], list[FaultProxy]]:
     """Copy all files with these faults before the stores."""
     azure_port, s3_port = (urlsplit(url).port or 0 for url in (sandbox.azure_account_url, sandbox.s3_endpoint_url))
@@ -115,7 +117,7 @@ def copy_all(
                 S3Target(Bucket(bucket, "us-east-1", endpoint), timeout=TIMEOUT) as writing,
             ):
                 copier = Copier(
-                    reading, writing, rules, CopyLimits(in_flight=16, max_attempts=max_attempts, patience=0), soon
+                    reading, writing, rules, CopyLimits(in_flight=16, max_attempts=max_attempts, patience=0), sleep
                 )
                 return await transfer(files.wanted, copier, recorded.extend)
 
