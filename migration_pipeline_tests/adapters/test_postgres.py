@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from migration_pipeline.adapters import postgres, postgres_locks
 from migration_pipeline.adapters.postgres_ledger import PostgresLedger
@@ -31,6 +32,18 @@ def url(sandbox: Sandbox) -> str:
 
 
 @pytest.fixture
+def isolation(request: pytest.FixtureRequest, url: str) -> str:
+    """What the app's database gives to transactions that ask for nothing."""
+    wanted = str(getattr(request, "param", "read committed"))
+    with psycopg.connect(url, autocommit=True) as connection:
+        name = sql.Identifier(connection.info.dbname)
+        connection.execute(
+            sql.SQL("ALTER DATABASE {} SET default_transaction_isolation = {}").format(name, sql.Literal(wanted))
+        )
+    return wanted
+
+
+@pytest.fixture
 def app(url: str) -> Iterator["psycopg.Connection[tuple[object, ...]]"]:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(
@@ -44,8 +57,9 @@ def app(url: str) -> Iterator["psycopg.Connection[tuple[object, ...]]"]:
 
 
 @pytest.fixture
-def profiles(url: str, app: object) -> Iterator[PostgresProfiles]:
+def profiles(url: str, app: object, isolation: str) -> Iterator[PostgresProfiles]:
     assert app
+    assert isolation
     table, related = ProfileTable("profiles", "id", ["photos"], "moved", "deleted_at"), ["urls"]
     opened = PostgresProfiles(url, profiles=table, related=[RelatedTable("extra", "id", "profile_id", related)])
     with closing(opened):
@@ -85,9 +99,12 @@ def test_single_strings_are_replaced_and_deleted_profiles_left(
     assert profiles.rewrite([1, 2, 3], always_new, OURS).profiles == 0
 
 
+@pytest.mark.parametrize("isolation", ["read committed", "serializable"], indirect=True)
 def test_an_edit_under_way_is_waited_for_and_kept(
-    url: str, app: "psycopg.Connection[tuple[object, ...]]", profiles: PostgresProfiles
+    url: str, app: "psycopg.Connection[tuple[object, ...]]", profiles: PostgresProfiles, isolation: str
 ) -> None:
+    with psycopg.connect(url) as user:
+        assert user.execute("SHOW transaction_isolation").fetchone() == (isolation,)
     with psycopg.connect(url) as user:
         user.execute("""UPDATE profiles SET photos = '["mine", "old://1"]' WHERE id = 1""")
         rewriting = threading.Thread(target=profiles.rewrite, args=([1], always_new, OURS))
