@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -198,6 +199,27 @@ def test_watching_ends_by_itself_and_outlives_a_restart_of_the_ledger(
     status_screen.watch(ask)
     assert not answers
     assert "19 of 40 profiles" in capsys.readouterr().out
+
+
+def test_a_ledger_that_takes_long_to_read_is_read_less_often(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.ledger.query("UPDATE {s}.ranges SET started_at = now(), ended_at = now(), rolled_back_at = now()")
+    ended, looks = desk.shown(), [0.0, 0.0]
+    assert ended.ended
+
+    def ask() -> Shown:
+        looks.pop()
+        began = time.monotonic()
+        while time.monotonic() - began < 0.1:
+            pass
+        if looks:
+            raise Transient("once more")
+        return ended
+
+    monkeypatch.setattr(status_screen, "REFRESH_SECONDS", 0.0)
+    began = time.monotonic()
+    status_screen.watch(ask)
+    # Two looks, and between them four times as long as one.
+    assert time.monotonic() - began >= 0.1 + 0.4 + 0.1
 
 
 def test_the_command_prints_json_and_refuses_to_watch_in_it(desk: Desk) -> None:

@@ -98,8 +98,9 @@ class ProgressRow(NamedTuple):
 
 
 class Act(NamedTuple):
-    """Something an operator, or the breaker, did."""
+    """Something an operator, or the breaker, did; `act_id` rises."""
 
+    act_id: int
     at: datetime
     who: str
     what: str
@@ -146,8 +147,9 @@ class Overview:
         file: SourceFile | None = None,
         waived: bool | None = None,
         limit: int = 1000,
+        after: DeadLetter | None = None,
     ) -> Sequence[DeadLetter]:
-        """Failed files that some profile still needs, once for each range, in the ranges' order."""
+        """Failed files that some profile still needs, once for each range, in the ranges' order; those `after` one."""
         rows = self._query(
             "SELECT DISTINCT ON (r.range_id, f.file_id) r.key, w.profile_id, f.container, f.blob, f.outcome,"
             " f.message, f.attempts, f.ended_at, f.waived_at, f.waived_by, f.waived_why"
@@ -157,10 +159,13 @@ class Overview:
             " AND (%(range)s::text IS NULL OR r.key = %(range)s)"
             " AND (%(file)s::uuid IS NULL OR f.file_id = %(file)s)"
             " AND (%(waived)s::boolean IS NULL OR (f.waived_at IS NOT NULL) = %(waived)s)"
+            " AND (%(after)s::uuid IS NULL OR (r.range_id, f.file_id)"
+            " > ((SELECT range_id FROM {s}.ranges WHERE key = %(after_range)s), %(after)s))"
             " ORDER BY r.range_id, f.file_id, w.profile_id LIMIT %(limit)s",
             {
                 "outcome": outcome, "range": range_key, "file": file.file_id if file else None, "waived": waived,
-                "limit": limit,
+                "limit": limit, "after": after.file.file_id if after else None,
+                "after_range": after.range_key if after else None,
             },
         )  # fmt: skip
         return [
@@ -171,14 +176,24 @@ class Overview:
             for key, profile, container, blob, ended, message, attempts, ended_at, *waiver in rows
         ]  # fmt: skip
 
-    def letter_classes(self) -> Sequence[LetterClass]:
-        """Dead letters by class, the most frequent first."""
+    def letter_classes(
+        self, *, outcome: Outcome | None = None, range_key: str | None = None, file: SourceFile | None = None
+    ) -> Sequence[LetterClass]:
+        """Dead letters by class, the most frequent first; only those of one class, range or file where given."""
         rows = self._query(
-            "SELECT outcome, count(*) FILTER (WHERE waived_at IS NULL), count(waived_at), max(ended_at),"
-            " (array_agg(container || '/' || blob ORDER BY file_id) FILTER (WHERE waived_at IS NULL))[:3]"
-            " FROM {s}.files f WHERE outcome IS NOT NULL AND outcome NOT IN ('copied', 'already_there')"
-            " AND EXISTS (SELECT FROM {s}.wanted w WHERE w.file_id = f.file_id AND w.dropped_at IS NULL)"
-            " GROUP BY outcome ORDER BY 2 DESC, 1"
+            "WITH failed AS NOT MATERIALIZED ("
+            " SELECT * FROM {s}.files f WHERE outcome IS NOT NULL AND outcome NOT IN ('copied', 'already_there')"
+            " AND (%(outcome)s::text IS NULL OR outcome = %(outcome)s)"
+            " AND (%(file)s::uuid IS NULL OR file_id = %(file)s)"
+            " AND EXISTS (SELECT FROM {s}.wanted w WHERE w.file_id = f.file_id AND w.dropped_at IS NULL"
+            " AND (%(range)s::text IS NULL OR range_id = (SELECT range_id FROM {s}.ranges WHERE key = %(range)s)))"
+            "), classes AS ("
+            " SELECT outcome, count(*) FILTER (WHERE waived_at IS NULL) AS waiting, count(waived_at) AS waived,"
+            " max(ended_at) AS newest FROM failed GROUP BY outcome"
+            # A few examples are looked up: to collect and sort the names of all would take most of the time.
+            ") SELECT c.*, CASE WHEN waiting > 0 THEN ARRAY(SELECT container || '/' || blob FROM failed f"
+            " WHERE f.outcome = c.outcome AND waived_at IS NULL LIMIT 3) END FROM classes c ORDER BY 2 DESC, 1",
+            {"outcome": outcome, "range": range_key, "file": file.file_id if file else None},
         )
         return [
             LetterClass(
@@ -204,5 +219,15 @@ class Overview:
 
     def acts(self, *, limit: int = 20) -> Sequence[Act]:
         """What operators did, newest first."""
-        rows = self._query("SELECT at, who, what, why, details FROM {s}.acts ORDER BY act_id DESC LIMIT %s", [limit])
+        rows = self._query(
+            "SELECT act_id, at, who, what, why, details FROM {s}.acts ORDER BY act_id DESC LIMIT %s", [limit]
+        )
+        return [Act(*row) for row in rows]
+
+    def acts_after(self, act_id: int, *, limit: int) -> Sequence[Act]:
+        """What operators did since, oldest first."""
+        rows = self._query(
+            "SELECT act_id, at, who, what, why, details FROM {s}.acts WHERE act_id > %s ORDER BY act_id LIMIT %s",
+            [act_id, limit],
+        )
         return [Act(*row) for row in rows]

@@ -2,10 +2,12 @@
 
 import csv
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from datetime import UTC
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TextIO
 
 import click
 
@@ -15,19 +17,30 @@ from migration_pipeline.core.errors import Fatal
 from migration_pipeline.core.model import REMEDIES, Outcome, SourceFile
 
 _CLASSES = [outcome.value for outcome in Outcome if not outcome.verified]
-_EXPORTED = 1_000_000
+_PAGE = 20_000  # letters in memory at a time
 _COLUMNS = ["class", "file", "profile", "range", "tries", "last_tried_at", "message", "waived_by", "waived_why"]
 
 
+class _Choice(NamedTuple):
+    """Dead letters: of one class, range or file where these are given, else all."""
+
+    outcome: Outcome | None
+    range_key: str | None
+    file: SourceFile | None
+
+
 def _selecting(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that choose dead letters."""
-    for option in (
-        click.option("--file", "file", metavar="CONTAINER/BLOB", help="Only this file."),
-        click.option("--range", "range_key", help="Only those that profiles of this range need."),
-        click.option("--class", "outcome", type=click.Choice(_CLASSES), help="Only this class."),
-    ):
-        command = option(command)
-    return command
+    """The options that choose dead letters, as one argument."""
+
+    @click.option("--class", "outcome", type=click.Choice(_CLASSES), help="Only this class.")
+    @click.option("--range", "range_key", help="Only those that profiles of this range need.")
+    @click.option("--file", "file", metavar="CONTAINER/BLOB", help="Only this file.")
+    @wraps(command)
+    def run(*, outcome: str | None, range_key: str | None, file: str | None, **others: Any) -> None:  # noqa: ANN401 - click's
+        choice = _Choice(Outcome(outcome) if outcome else None, range_key, _file(file) if file is not None else None)
+        command(choice=choice, **others)
+
+    return run
 
 
 @click.group("dead-letters")
@@ -36,29 +49,22 @@ def dead_letters() -> None:
 
 
 @dead_letters.command("list")
-@_selecting
 @click.option("--waived/--waiting", default=None, help="Only those that somebody waived, or only the others.")
 @click.option("--limit", default=100, show_default=True, help="Rows at most.")
 @as_json
 @honest
+@_selecting
 def list_(
-    outcome: str | None,
-    range_key: str | None,
-    file: str | None,
+    choice: _Choice,
     waived: bool | None,  # noqa: FBT001 - click's form
     limit: int,
     json_: bool,  # noqa: FBT001 - as above
 ) -> None:
     """Count them by class with what to do about each, and list them."""
     with closing(planned_ledger()) as ledger:
+        _known(ledger, choice.range_key)
         classes = ledger.overview.letter_classes()
-        letters = ledger.overview.dead_letters(
-            outcome=Outcome(outcome) if outcome else None,
-            range_key=range_key,
-            file=_file(file),
-            waived=waived,
-            limit=limit,
-        )
+        letters = ledger.overview.dead_letters(**choice._asdict(), waived=waived, limit=limit)
     if json_:
         print_json([_as_json(item) for item in letters])
         return
@@ -106,67 +112,95 @@ def show(file: str, json_: bool) -> None:  # noqa: FBT001 - click's form
 
 
 @dead_letters.command()
-@_selecting
 @click.option("--all", "all_", is_flag=True, help="All of them.")
+@click.option("--waived", is_flag=True, help="Take back waivers: those that somebody waived, and no others.")
 @click.option("--why", default="", help="What was mended, for the record.")
 @by_whom
 @as_json
 @honest
+@_selecting
 def retry(
-    outcome: str | None,
-    range_key: str | None,
-    file: str | None,
+    choice: _Choice,
     all_: bool,  # noqa: FBT001 - click's form
+    waived: bool,  # noqa: FBT001 - as above
     why: str,
     by: str,
     json_: bool,  # noqa: FBT001 - as above
 ) -> None:
     """Have them tried again, and no other: the next run of their ranges copies these, and finishes their profiles."""
-    _act("retry", outcome, range_key, file, all_=all_, why=why, by=by, json_=json_)
+    with closing(planned_ledger()) as ledger:
+        chosen = ledger.control.retry(_selection(ledger, choice, all_=all_), by=by, why=why, waived=waived)
+    _say(chosen, "will be tried again", json_=json_)
 
 
 @dead_letters.command()
-@_selecting
 @click.option("--all", "all_", is_flag=True, help="All of them.")
+@click.option("--apply", "apply_", is_flag=True, help="Do it; without it, they are only counted.")
 @click.option("--why", required=True, help="Why nobody needs these files any more.")
 @by_whom
 @as_json
 @honest
+@_selecting
 def waive(
-    outcome: str | None,
-    range_key: str | None,
-    file: str | None,
+    choice: _Choice,
     all_: bool,  # noqa: FBT001 - click's form
+    apply_: bool,  # noqa: FBT001 - as above
     why: str,
     by: str,
     json_: bool,  # noqa: FBT001 - as above
 ) -> None:
     """Let their profiles finish without them: the references stay as they are, at the source."""
-    _act("waive", outcome, range_key, file, all_=all_, why=why, by=by, json_=json_)
+    with closing(planned_ledger()) as ledger:
+        selection = _selection(ledger, choice, all_=all_)
+        if not apply_:
+            _would_waive(ledger.overview.letter_classes(**selection._asdict()), json_=json_)
+            return
+        chosen = ledger.control.waive(selection, by=by, why=why)
+    _say(chosen, "waived", json_=json_)
 
 
 @dead_letters.command()
 @click.argument("path", type=click.Path(path_type=Path, dir_okay=False, writable=True))
-@_selecting
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
 @honest
-def export(path: Path, outcome: str | None, range_key: str | None, file: str | None) -> None:
+@_selecting
+def export(path: Path, choice: _Choice, force: bool) -> None:  # noqa: FBT001 - click's form
     """Write them to a CSV file at PATH."""
+    written = 0
     with closing(planned_ledger()) as ledger:
-        letters = ledger.overview.dead_letters(
-            outcome=Outcome(outcome) if outcome else None, range_key=range_key, file=_file(file), limit=_EXPORTED
-        )
-    with path.open("w", newline="", encoding="utf-8") as out:
-        writer = csv.writer(out)
-        writer.writerow(_COLUMNS)
-        for i in letters:
-            waiver = (i.waived.by, i.waived.why) if i.waived else ("", "")
-            writer.writerow(
-                _inert(cell)
-                for cell in (
-                    i.outcome, str(i.file), i.profile_id, i.range_key, i.attempts, i.ended_at, i.message, *waiver,
-                )
-            )  # fmt: skip
-    click.echo(f"{len(letters)} dead letters written to {path}.")
+        _known(ledger, choice.range_key)
+        with _new(path, force=force) as out:
+            writer = csv.writer(out)
+            writer.writerow(_COLUMNS)
+            for letter in _every(ledger, choice):
+                writer.writerow(_cells(letter))
+                written += 1
+    click.echo(f"{written} dead letters written to {path}.")
+
+
+def _every(ledger: Any, choice: _Choice) -> Iterator[Any]:  # noqa: ANN401 - adapters.postgres_ledger, imported late
+    """Dead letters however many there are, a page at a time."""
+    last = None
+    while page := ledger.overview.dead_letters(**choice._asdict(), limit=_PAGE, after=last):
+        yield from page
+        last = page[-1]
+
+
+def _new(path: Path, *, force: bool) -> TextIO:
+    """A file to write, where there is none or it may be replaced."""
+    try:
+        return path.open("w" if force else "x", newline="", encoding="utf-8")
+    except FileExistsError:
+        raise Fatal(f"{path} is there.", setting="PATH", remedy="Name another, or give --force.") from None
+    except OSError as error:
+        raise Fatal(f"{path}: {error.strerror}.", setting="PATH", remedy="Name another.") from None
+
+
+def _cells(letter: Any) -> Iterator[object]:  # noqa: ANN401 - as above
+    ended = letter.ended_at.astimezone(UTC).isoformat() if letter.ended_at else ""
+    waiver = (letter.waived.by, letter.waived.why) if letter.waived else ("", "")
+    of_file = letter.outcome, str(letter.file), letter.profile_id, letter.range_key, letter.attempts, ended
+    return map(_inert, (*of_file, letter.message, *waiver))
 
 
 def _inert(cell: object) -> object:
@@ -174,29 +208,43 @@ def _inert(cell: object) -> object:
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
-def _act(  # noqa: PLR0913 - an act has these parts
-    what: str,
-    outcome: str | None,
-    range_key: str | None,
-    file: str | None,
-    *,
-    all_: bool,
-    why: str,
-    by: str,
-    json_: bool,
-) -> None:
+def _selection(ledger: Any, choice: _Choice, *, all_: bool) -> Any:  # noqa: ANN401 - adapters.ledger_control.Selection
     from migration_pipeline.adapters.ledger_control import Selection  # noqa: PLC0415 - commands load what they need
 
-    if not all_ and not (outcome or range_key or file):
+    if not all_ and choice == (None, None, None):
         raise Fatal("names no dead letter.", setting="--class, --range, --file", remedy="Give one, or --all.")
-    selection = Selection(Outcome(outcome) if outcome else None, range_key, _file(file))
-    with closing(planned_ledger()) as ledger:
-        act = ledger.control.retry if what == "retry" else ledger.control.waive
-        chosen = act(selection, by=by, why=why)
+    _known(ledger, choice.range_key)
+    return Selection(*choice)
+
+
+def _known(ledger: Any, range_key: str | None) -> None:  # noqa: ANN401 - as above
+    """Refuse a range that is not planned: nothing found there would read like nothing left to do."""
+    if range_key is not None and all(planned.key != range_key for planned in ledger.ranges()):
+        raise Fatal(
+            f"there is no range {short(range_key)}.",
+            setting="--range",
+            remedy="`migration-pipeline status --json` lists those with something left.",
+        )
+
+
+def _would_waive(classes: Sequence[Any], *, json_: bool) -> None:
+    waiting = {item.outcome: item.waiting for item in classes if item.waiting}
+    files = sum(waiting.values())
+    if json_:
+        print_json({"applied": False, "files": files, "classes": waiting})
+    elif files:
+        print_table(["class", "would be waived"], [[name, str(count)] for name, count in waiting.items()])
+        click.echo("Their references would stay at the source for good. Nothing was changed: add --apply.")
+    else:
+        click.echo("No dead letter is so.")
+    if not files:
+        sys.exit(LEFT)
+
+
+def _say(chosen: Any, done: str, *, json_: bool) -> None:  # noqa: ANN401 - adapters.ledger_control.Chosen
     if json_:
         print_json({"files": chosen.files, "ranges": chosen.ranges})
     elif chosen.files:
-        done = "will be tried again" if what == "retry" else "waived"
         click.echo(f"{chosen.files} dead letters {done}, needed by profiles of {len(chosen.ranges)} ranges.")
         click.echo("The sensor requested_ranges runs these. Without a daemon: " + _migrate(chosen.ranges))
     else:
@@ -209,9 +257,7 @@ def _migrate(ranges: Sequence[str]) -> str:
     return "migration-pipeline migrate" + (f" {' '.join(ranges)}" if len(ranges) <= 5 else "")  # noqa: PLR2004 - a line
 
 
-def _file(name: str | None) -> SourceFile | None:
-    if name is None:
-        return None
+def _file(name: str) -> SourceFile:
     container, slash, blob = name.partition("/")
     if not slash:
         raise Fatal(f"{short(name)} is not CONTAINER/BLOB.", setting="FILE", remedy="As `dead-letters list` shows it.")

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from itertools import chain, repeat
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -15,6 +14,7 @@ from migration_pipeline.standing import Shown
 
 REFRESH_SECONDS = 2.0
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
+_AT_REST = 4  # times as long as a look took
 _STILL_SECONDS = 120.0  # without progress, and at work: worth a word
 _STAGES = ("discover", "transfer", "rewrite_database", "rewrite_firebase", "confirm")
 
@@ -42,15 +42,18 @@ def watch(look: Callable[[], Shown]) -> None:
 
 def _looks(look: Callable[[], Shown]) -> Iterator[tuple[Shown | None, str]]:
     """What is seen, or was last, and why not."""
-    last = None
-    for pause in chain([0.0], repeat(REFRESH_SECONDS)):
+    last, pause = None, 0.0
+    while True:
         time.sleep(pause)
+        began = time.monotonic()
         try:
             last = look()
         except Transient as error:
             yield last, str(error)
         else:
             yield last, ""
+        # A large ledger that takes long to read is read less often: others need its server, too.
+        pause = max(REFRESH_SECONDS, _AT_REST * (time.monotonic() - began))
 
 
 def screen(shown: Shown) -> RenderableType:

@@ -6,7 +6,7 @@ from datetime import UTC
 import dagster as dg
 
 from migration_pipeline.adapters.ledger_overview import DeadLetter, LetterClass
-from migration_pipeline.core.model import REMEDIES
+from migration_pipeline.core.model import REMEDIES, Outcome
 from migration_pipeline.defs import pages
 from migration_pipeline.defs.ranges import GROUP
 from migration_pipeline.defs.resources import Migration
@@ -59,6 +59,15 @@ def _class(item: LetterClass) -> str:
         parts += [
             REMEDIES[item.outcome],
             f"For example {', '.join(pages.escaped(str(file)) for file in item.examples)}",
-            f"```sh\n{_COMMAND} retry --class {item.outcome}\n{_COMMAND} waive --class {item.outcome} --why '…'\n```",
+            _commands(item.outcome),
         ]
     return "\n\n".join(parts)
+
+
+def _commands(outcome: Outcome) -> str:
+    lines = [
+        f"{_COMMAND} retry --class {outcome}",
+        "# Counts them; with --apply, their profiles go on without them:",
+        f"{_COMMAND} waive --class {outcome} --why '…'",
+    ]
+    return "\n".join(["```sh", *lines, "```"])

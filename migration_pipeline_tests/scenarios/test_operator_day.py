@@ -154,7 +154,7 @@ def test_an_operators_day(make_world: MakeWorld) -> None:
 
         # Waived, their ranges are run by the sensor, and turn green; the references stay as they are.
         references = independent.references(world.places)
-        done = world.command("dead-letters", "waive", "--all", "--why", "lost long ago", "--by", "ann")
+        done = world.command("dead-letters", "waive", "--all", "--apply", "--why", "lost long ago", "--by", "ann")
         assert done.returncode == 0, done.stderr
         wait_for(lambda: statuses(ui) == (green | red, set()), 180)
         assert independent.references(world.places) == references
