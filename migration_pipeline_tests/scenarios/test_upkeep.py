@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
+from urllib.parse import unquote
 
 import boto3
 import dagster as dg
@@ -14,13 +15,13 @@ import pytest
 from azure.storage.blob import BlobServiceClient
 from psycopg.types.json import Jsonb
 
+from migration_pipeline.defs.requests import requested_ranges
 from migration_pipeline.defs.resources import Migration
 from migration_pipeline.defs.upkeep import (
     audited_references,
     erased_copies,
     full_sweep,
     late_references,
-    requested_ranges,
     rollback_job,
 )
 from migration_pipeline.sandbox.app import AppSize, Kind
@@ -230,6 +231,15 @@ def test_an_audit_finds_each_thing_that_is_wrong(migrated: Migrated) -> None:
     for name in ("dangling", "corrupt", "stale", "orphan_copy"):
         assert audited["findings"][name] == 0
     assert audited["findings"]["sound"] > 200
+    assert (code, audited["findings"]["drifted"]) == (0, 0)
+    orphans = forget_photos(migrated, migrated.plain(4))
+    drifted = put_into_document(migrated, of=migrated.plain(5), into=migrated.plain(6))
+    code, audited = migrated.command("audit")
+    # Somebody should look, and no user sees anything.
+    assert code == 1
+    assert shown(audited, "drifted") == {drifted}
+    assert {item["shown"] for item in audited["examples"] if item["finding"] == "orphan_copy"} == orphans
+    assert (audited["findings"]["drifted"], audited["findings"]["orphan_copy"]) == (1, len(orphans))
     missing, corrupt, changed = (migrated.source(migrated.plain(n)) for n in range(3))
     *_, late = migrated.source(migrated.plain(3))
     migrated.s3.delete_object(Bucket=migrated.bucket, Key="/".join(missing[:2]))
@@ -242,6 +252,24 @@ def test_an_audit_finds_each_thing_that_is_wrong(migrated: Migrated) -> None:
         assert shown(audited, "dangling") == {"/".join(missing[:2])}
         assert shown(audited, "corrupt") == {"/".join(corrupt[:2])}
         assert {"/".join(changed[:2])} < shown(audited, "stale")
+
+
+def forget_photos(migrated: Migrated, id_: str) -> set[str]:
+    """Take the photos out of a row and its document; the keys of the copies that nobody refers to from now on."""
+    urls = {url for site, url in independent.references(migrated.world.places)[id_] if site == "firebase"}
+    migrated.execute("UPDATE profiles SET photos = '[]' WHERE id = %s", id_)
+    with independent._firestore(migrated.world.places) as client:  # noqa: SLF001 - of these tests' own
+        client.document(f"profiles/{id_}").update({"photos": []})
+    return {unquote(url.removeprefix(f"{migrated.world.public_base_url}/")) for url in urls}
+
+
+def put_into_document(migrated: Migrated, *, of: str, into: str) -> str:
+    """Have a document name a file that its row does not; the file's key."""
+    url = next(url for site, url in independent.references(migrated.world.places)[of] if site == "firebase")
+    with independent._firestore(migrated.world.places) as client:  # noqa: SLF001 - of these tests' own
+        document = client.document(f"profiles/{into}")
+        document.update({"photos": [*document.get().to_dict()["photos"], {"original": url}]})
+    return "/".join(url.split("/")[4:])
 
 
 def shown(audited: Any, finding: str) -> set[str]:
