@@ -35,7 +35,7 @@ _Change = tuple[ProfileId, tuple[Any, dict[str, Any]], int]
 """A profile, its document as it was read and the fields to write, and how many URLs these replace."""
 
 
-class _Ended(Enum):
+class Ended(Enum):
     """What became of a commit."""
 
     WRITTEN = "written"
@@ -104,11 +104,11 @@ class FirestoreDocuments:
         again: list[ProfileId] = []
         for batch in _batches(changes, _WRITE_BATCH if together else 1):
             ended = self._commit([change for _, change, _ in batch], fence)
-            if ended is _Ended.WRITTEN:
+            if ended is Ended.WRITTEN:
                 total = total.plus(Rewritten(len(batch), sum(count for _, _, count in batch)))
                 continue
-            total = total.plus(Rewritten(conflicts=ended is _Ended.CONFLICT))
-            if ended is _Ended.CONFLICT or len(batch) > 1:
+            total = total.plus(Rewritten(conflicts=ended is Ended.CONFLICT))
+            if ended is Ended.CONFLICT or len(batch) > 1:
                 again += [profile_id for profile_id, _, _ in batch]
         return total, again
 
@@ -121,7 +121,7 @@ class FirestoreDocuments:
                 changes.append((profile_id, (snapshot, {f: value for f, (value, n) in new.items() if n}), count))
         return changes
 
-    def _commit(self, changes: Sequence[tuple[Any, dict[str, Any]]], fence: Fence) -> _Ended:
+    def _commit(self, changes: Sequence[tuple[Any, dict[str, Any]]], fence: Fence) -> Ended:
         """Write all, each under its precondition, or none."""
         self._writes.take(len(changes))
         # Asked after the reading, and after the wait for the rate, which may be long: a run that takes the range
@@ -134,14 +134,14 @@ class FirestoreDocuments:
         try:
             batch.commit(timeout=_DEADLINE)
         except (exceptions.FailedPrecondition, exceptions.NotFound, exceptions.Aborted):
-            return _Ended.CONFLICT
+            return Ended.CONFLICT
         except exceptions.InvalidArgument:
             # What these very writes would make is more than Firestore takes; the read before had the same project
             # and fields, so these are right.
-            return _Ended.REFUSED
+            return Ended.REFUSED
         except exceptions.GoogleAPIError as error:
             raise _translated(error) from None
-        return _Ended.WRITTEN
+        return Ended.WRITTEN
 
     def _snapshots(self, profile_ids: Sequence[ProfileId]) -> dict[ProfileId, Any]:
         found: dict[ProfileId, Any] = {}

@@ -9,7 +9,7 @@ from google.api_core.exceptions import NotFound
 from psycopg import sql
 
 from migration_pipeline.adapters import postgres_profiles, postgres_rows
-from migration_pipeline.adapters.firestore import FirestoreDocuments
+from migration_pipeline.adapters.firestore import Ended, FirestoreDocuments
 from migration_pipeline.adapters.postgres_locks import RowLocks
 from migration_pipeline.adapters.postgres_profiles import PostgresProfiles
 from migration_pipeline.adapters.postgres_range import PostgresRangeLedger
@@ -18,7 +18,7 @@ from migration_pipeline.core import erase, migrate, rewrite, rollback, sweep
 from migration_pipeline.core.copy_file import Copier
 from migration_pipeline.core.errors import Fatal
 from migration_pipeline.core.model import KnownFile, Outcome, SourceFile
-from migration_pipeline.core.ports import KeyTaken
+from migration_pipeline.core.ports import Fence, KeyTaken
 from migration_pipeline.core.urls import UrlKind, UrlRules
 
 Mutation = Callable[[], Any]
@@ -59,11 +59,12 @@ def snapshot_written_back() -> Any:
 def no_precondition() -> Any:
     """Documents are written whatever they have become."""
 
-    def commit(_: Any, changes: Sequence[Any]) -> bool:
+    def commit(_: Any, changes: Sequence[Any], fence: Fence) -> Ended:
+        fence.check()
         for snapshot, fields in changes:
             with suppress(NotFound):
                 snapshot.reference.update(fields)
-        return True
+        return Ended.WRITTEN
 
     return patch.object(FirestoreDocuments, "_commit", commit)
 
