@@ -19,6 +19,7 @@ from migration_pipeline.core.errors import SettingsError
 CONFIG_VARIABLE = "MIGRATION_CONFIG"
 DEFAULT_FILE = "migration.toml"
 _PREFIX = "MIGRATION_"
+_RENAMED = {"MIGRATION_WORKERS": "It is control.workers now: set MIGRATION_CONTROL__WORKERS."}
 _NOT_SETTINGS = {CONFIG_VARIABLE, "MIGRATION_SANDBOX_CACHE"}
 
 
@@ -284,7 +285,8 @@ def _refuse_secrets(values: Mapping[str, Any]) -> None:
 def _override(values: dict[str, Any], name: str, text: str) -> None:
     section, _, key = name.removeprefix(_PREFIX).lower().partition("__")
     if not key or section not in Settings.model_fields | {"copy": None} or section == "secrets":
-        raise SettingsError("is no setting.", setting=name, remedy="Overrides look like MIGRATION_COPY__IN_FLIGHT=32.")
+        remedy = _RENAMED.get(name, "Overrides look like MIGRATION_COPY__IN_FLIGHT=32.")
+        raise SettingsError("is no setting.", setting=name, remedy=remedy)
     table = values.setdefault(section, {})
     if not isinstance(table, dict):
         raise SettingsError("must be a table.", setting=section, remedy=f"Write [{section}].")

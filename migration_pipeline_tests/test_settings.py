@@ -64,6 +64,7 @@ def test_the_environment_overrides_the_file(read: Load) -> None:
         ({"MIGRATION_COPY__INFLIGHT": "3"}, "copy.inflight", "in_flight"),
         ({"MIGRATION_COPYING__IN_FLIGHT": "3"}, "MIGRATION_COPYING__IN_FLIGHT", "MIGRATION_COPY__IN_FLIGHT"),
         ({"MIGRATION_IN_FLIGHT": "3"}, "MIGRATION_IN_FLIGHT", "is no setting"),
+        ({"MIGRATION_WORKERS": "3"}, "MIGRATION_WORKERS", "MIGRATION_CONTROL__WORKERS"),
         ({"MIGRATION_COPY__IN_FLIGHT": "many"}, "copy.in_flight", "integer"),
         ({"MIGRATION_COPY__IN_FLIGHT": "0"}, "copy.in_flight", "greater"),
         ({"MIGRATION_SOURCE__CONTAINERS": "[a"}, "MIGRATION_SOURCE__CONTAINERS", "JSON"),

@@ -24,7 +24,7 @@ from migration_pipeline.adapters.postgres_ledger import PostgresLedger
 from migration_pipeline.adapters.postgres_range import PostgresRangeLedger
 from migration_pipeline.cli.main import main
 from migration_pipeline.commands import status_screen
-from migration_pipeline.core.errors import Transient
+from migration_pipeline.core.errors import Transient, Unreachable
 from migration_pipeline.core.model import CopyResult, Outcome, ProfileRange, SourceFile, Wish
 from migration_pipeline.defs import letters, report
 from migration_pipeline.defs.metrics import metrics
@@ -183,15 +183,18 @@ def test_before_anything_is_planned(empty: Settings) -> None:
 def test_watching_ends_by_itself_and_outlives_a_restart_of_the_ledger(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    desk_at_work = desk.shown()
     change = "started_at = now(), ended_at = now(), report = coalesce(report, '{{\"waiting\": 0}}')"
     desk.ledger.query(f"UPDATE {{s}}.ranges SET {change}")
     ended = desk.shown()
     assert ended.ended
-    answers: list[Shown | Transient] = [Transient("the database went away"), ended]
+    # A connection breaks first; until the server is back, new ones are refused.
+    away = Unreachable("cannot connect: starting up", setting="LEDGER_URL")
+    answers: list[Shown | Exception] = [desk_at_work, Transient("the database went away"), away, ended]
 
     def ask() -> Shown:
         answer = answers.pop(0)
-        if isinstance(answer, Transient):
+        if isinstance(answer, Exception):
             raise answer
         return answer
 
@@ -199,6 +202,9 @@ def test_watching_ends_by_itself_and_outlives_a_restart_of_the_ledger(
     status_screen.watch(ask)
     assert not answers
     assert "19 of 40 profiles" in capsys.readouterr().out
+    answers.append(away)
+    with pytest.raises(Unreachable):
+        status_screen.watch(ask)
 
 
 def test_a_ledger_that_takes_long_to_read_is_read_less_often(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ class PauseQuery:
         """What the query says.
 
         Raises:
-            Fatal: it fails, or gives anything but one boolean.
+            Fatal: it fails, or gives anything but one row with one boolean.
         """
         try:
             rows = self._rows()
@@ -37,11 +37,14 @@ class PauseQuery:
             self.close()
             said = (error.diag.message_primary or type(error).__name__).splitlines()[0]
             raise Fatal(f"cannot be asked: {said}.", setting=SETTING, remedy="Try the query on DATABASE_URL.") from None
-        if len(rows) != 1 or not isinstance(rows[0][0], bool):
+        if len(rows) != 1 or len(rows[0]) != 1 or not isinstance(rows[0][0], bool):
             raise Fatal(
-                "gives no boolean.", setting=SETTING, remedy="Write SELECT EXISTS (…), or SELECT count(*) > 9 …"
+                "gives no boolean, or more than one row with one.",
+                setting=SETTING,
+                remedy="Write SELECT EXISTS (…), or SELECT count(*) > 9 …",
             )
-        return rows[0][0]
+        found: bool = rows[0][0]
+        return found
 
     def _rows(self) -> list[tuple[Any, ...]]:
         if self._connection is None or self._connection.closed:

@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from migration_pipeline.core.errors import Transient
+from migration_pipeline.core.errors import Transient, Unreachable
 from migration_pipeline.standing import Shown
 
 REFRESH_SECONDS = 2.0
@@ -28,6 +28,9 @@ def watch(look: Callable[[], Shown]) -> None:
     """Draw it again every two seconds, until everything has ended or Ctrl-C.
 
     A ledger that does not answer for a while, for it is started anew, is asked again.
+
+    Raises:
+        Unreachable: nobody answered the first time.
     """
     console = _console()
     with Live(console=console, auto_refresh=False, transient=False) as live:
@@ -48,7 +51,9 @@ def _looks(look: Callable[[], Shown]) -> Iterator[tuple[Shown | None, str]]:
         began = time.monotonic()
         try:
             last = look()
-        except Transient as error:
+        except (Transient, Unreachable) as error:
+            if last is None and isinstance(error, Unreachable):
+                raise  # never seen there: a wrong address, as likely as not
             yield last, str(error)
         else:
             yield last, ""

@@ -24,6 +24,7 @@ class Kind(StrEnum):
     DAILY_SUMMARY = "daily_summary"
     FINISHED = "finished"
     LEDGER = "ledger"
+    SETTINGS = "settings"
     TEST = "test"
 
 

@@ -64,6 +64,23 @@ def ledger_gone(now: datetime, since: datetime, error: str) -> Alert | None:
     )
 
 
+def settings_refused(now: datetime, since: datetime, error: str) -> Alert | None:
+    """The same for whoever meets a setting that is refused. It does not pass by itself, but somebody may be at it."""
+    if now - since < _LEDGER_GONE:
+        return None
+    return Alert(
+        Kind.SETTINGS,
+        Severity.CRITICAL,
+        "A setting is refused",
+        where=shown(error),
+        since=since,
+        how_bad="Runs fail, and no other alert can be told. Users notice nothing of that by itself.",
+        what_to_do="Mend it as the message says; `migration-pipeline doctor` looks at every setting.",
+        link="",
+        at=now,
+    )
+
+
 def trial_alert(now: datetime, ui_url: str | None) -> Alert:
     """For whoever wants to see that alerts arrive."""
     return Alert(

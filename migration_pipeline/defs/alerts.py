@@ -10,8 +10,8 @@ import dagster as dg
 
 from migration_pipeline.adapters.alert_channels import Channel, channels
 from migration_pipeline.adapters.postgres_ledger import PostgresLedger
-from migration_pipeline.core.alerts import decide, ledger_gone
-from migration_pipeline.core.errors import MigrationError
+from migration_pipeline.core.alerts import decide, ledger_gone, settings_refused
+from migration_pipeline.core.errors import MigrationError, SettingsError
 from migration_pipeline.core.outbox import deliver, put
 from migration_pipeline.defs.situation import look
 from migration_pipeline.settings import Settings, load
@@ -68,8 +68,12 @@ def _tell(settings: Settings, ledger: PostgresLedger, instance: dg.DagsterInstan
 def _tell_without_ledger(context: dg.SensorEvaluationContext, error: MigrationError, to: Sequence[Channel]) -> str:
     """What was told is in the ledger, so this one thing is kept in the sensor's cursor."""
     now = datetime.now(UTC)
-    kept: dict[str, Any] = json.loads(context.cursor) if context.cursor else {"since": now.isoformat(), "told": []}
-    alert = ledger_gone(now, datetime.fromisoformat(kept["since"]), str(error))
+    # They would mend the wrong thing who are told that the ledger is away where a setting is refused.
+    judge = settings_refused if isinstance(error, SettingsError) else ledger_gone
+    kept: dict[str, Any] = json.loads(context.cursor) if context.cursor else {}
+    if kept.get("what") != judge.__name__:
+        kept = {"what": judge.__name__, "since": now.isoformat(), "told": []}
+    alert = judge(now, datetime.fromisoformat(kept["since"]), str(error))
     left = [channel for channel in to if alert is not None and channel.key not in kept["told"]]
     taken = [channel for channel in left if alert is not None and channel.send(alert)]
     kept["told"] += [channel.key for channel in taken]

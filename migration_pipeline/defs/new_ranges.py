@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import dagster as dg
 
+from migration_pipeline.core.errors import MigrationError
 from migration_pipeline.defs.ranges import profile_ranges_partitions
 from migration_pipeline.defs.resources import Migration
 
@@ -23,6 +24,13 @@ _AT_MOST = 200  # ranges planned by one tick
 )
 def new_ranges(context: dg.SensorEvaluationContext, migration: Migration) -> dg.SensorResult | dg.SkipReason:
     """Plan what makes a whole range, or a good part of one where nobody came lately."""
+    try:
+        return _plan(context, migration)
+    except MigrationError as error:
+        return dg.SkipReason(f"No range can be planned now: {error}")
+
+
+def _plan(context: dg.SensorEvaluationContext, migration: Migration) -> dg.SensorResult | dg.SkipReason:
     newest, seen = migration.newest_profile(), _Seen.read(context.cursor)
     now = datetime.now(UTC)
     same = seen is not None and seen.newest == str(newest)

@@ -185,6 +185,9 @@ def test_the_app_is_asked(url: str, query: str, *, busy: bool) -> None:
     [
         ("SELECT 1", "gives no boolean"),
         ("SELECT true WHERE false", "gives no boolean"),
+        ("SELECT false FROM generate_series(1, 2)", "gives no boolean, or more than one row"),
+        ("SELECT false, true", "gives no boolean, or more than one row"),
+        ("SELECT NULL::boolean", "gives no boolean"),
         ("SELECT x FROM nothing", "does not exist"),
         ("CREATE TABLE t (x integer)", "read-only"),
         ("SELECT true FROM pg_sleep(60)", "timeout"),

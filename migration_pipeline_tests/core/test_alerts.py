@@ -69,7 +69,7 @@ def test_nothing_is_told_of_nothing() -> None:
 
 
 def test_every_kind_but_those_sent_without_a_look_has_a_judge() -> None:
-    assert set(JUDGES) == set(Kind) - {Kind.LEDGER, Kind.TEST}
+    assert set(JUDGES) == set(Kind) - {Kind.LEDGER, Kind.SETTINGS, Kind.TEST}
 
 
 def test_failed_runs_are_told_once_for_a_group_and_again_when_twice_as_many() -> None:

@@ -280,6 +280,19 @@ def test_a_ledger_that_stays_away_is_told_once_to_each_channel(office: Office) -
     assert office.cursor == ""
 
 
+def test_a_setting_that_is_refused_is_not_called_a_ledger_that_is_away(office: Office) -> None:
+    gone = {"LEDGER_URL": office.url.replace("/a", "/gone_a")}
+    wrong = {"MIGRATION_CONTROL__WINDOWS": '["at night"]'}
+    office.tick(**gone)
+    office.tick(**wrong)
+    cursor = json.loads(office.cursor or "")
+    assert (cursor["what"], cursor["told"]) == ("settings_refused", [])
+    since = datetime.fromisoformat(cursor["since"]) - timedelta(minutes=4)
+    office.cursor = json.dumps(cursor | {"since": since.isoformat()})
+    office.tick(**wrong)
+    assert office.mailbox.titles() == ["[critical] Migration: A setting is refused"]
+
+
 def test_names_that_users_made_up_arrive_harmless(office: Office) -> None:
     office.letters(1)
     office.tick()

@@ -174,6 +174,9 @@ def test_new_profiles_get_ranges_when_there_are_enough(
     assert ticking.tick() == ["0000005046-0000005065"]
     with closing(open_ledger(settings)) as ledger:
         kept = [item.key for item in ledger.ranges()]
+    monkeypatch.setenv("DATABASE_URL", f"{world.places.database_url}_gone")
+    (said,) = ticking.tick()
+    assert said.startswith("No range can be planned now: DATABASE_URL: ")
     assert kept == sorted(ticking.instance.get_dynamic_partitions(str(profile_ranges_partitions.name)))
 
 

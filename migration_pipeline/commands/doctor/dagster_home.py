@@ -12,7 +12,7 @@ from migration_pipeline.commands.doctor.findings import Findings, What, failure,
 from migration_pipeline.defs.ranges import POOL
 from migration_pipeline.settings import Settings
 
-_NEEDED = ("watchdog", "alerts")
+_NEEDED = ("watchdog", "alerts", "requested_ranges")
 _GIGABYTE = 1e9
 
 
