@@ -90,6 +90,7 @@ def migrated_profiles(report: RangeReport) -> Metadata:
         "nothing_to_move": done.untouched,
         "copies_dropped": done.dropped,
         "waiting": len(done.waiting),
+        "paused_seconds": round(report.paused_seconds, 1),
         **table("waiting_profiles", ["profile", "why", "file"], rows),
     }
 

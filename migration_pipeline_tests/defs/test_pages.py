@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from migration_pipeline.core.migrate import RangeReport
+from migration_pipeline.core.model import Outcome
 from migration_pipeline.definitions import defs
 from migration_pipeline.defs import pages
 
@@ -45,6 +47,13 @@ def test_every_sensor_and_schedule_says_what_it_is_for() -> None:
 )
 def test_text_of_users_stays_text(text: str, shown: str) -> None:
     assert pages.escaped(text) == shown
+
+
+def test_a_pause_is_told_and_slows_no_figure_down() -> None:
+    report = RangeReport("1-9", seconds={"transfer": 2.0}, paused_seconds=600.04)
+    report.transferred.outcomes[Outcome.COPIED] = 10
+    assert pages.migrated_profiles(report)["paused_seconds"] == 600.0
+    assert pages.file_copies(report)["files_per_second"] == 5.0
 
 
 def test_tables_are_capped_and_say_so() -> None:
