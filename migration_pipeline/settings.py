@@ -140,7 +140,7 @@ class Copy(_Section):
         default="sampled", description="Which copies are read again from S3 and compared: none, one in a hundred, all."
     )
     guess_content_type: bool = Field(
-        default=False, description="Give files without a Content-Type the one that their first bytes say."
+        default=False, description="Give files of no type, or of Azure's default one, what their first bytes say."
     )
 
 

@@ -56,7 +56,7 @@ class Limiting(Word):
     bytes_per_second: float | None = Field(default=None, ge=0, description="From the source, by all runs; 0: no bound.")
 
 
-class Retrying(Word):
+class Choosing(Word):
     """Which dead letters; at least one of class, range and file is to be given, or `all`."""
 
     outcome: str | None = Field(default=None, description="Their class, `source_missing` for example.")
@@ -65,7 +65,13 @@ class Retrying(Word):
     all: bool = Field(default=False, description="All of them.")
 
 
-class Waiving(Retrying):
+class Retrying(Choosing):
+    """Which dead letters to try again."""
+
+    waived: bool = Field(default=False, description="Take waivers back: of those chosen, the waived ones alone.")
+
+
+class Waiving(Choosing):
     """Which dead letters, and why nobody needs these files any more."""
 
     why: str = Field(description="Why nobody needs these files any more.")
@@ -100,7 +106,7 @@ def limit_runs(context: dg.OpExecutionContext, config: Limiting, migration: Migr
 def retry_letters(context: dg.OpExecutionContext, config: Retrying, migration: Migration) -> None:
     """Ask for another try."""
     with migration.ledger() as ledger:
-        _tell(context, ledger.control.retry(_selection(config), by=config.by, why=config.why))
+        _tell(context, ledger.control.retry(_selection(config), by=config.by, why=config.why, waived=config.waived))
 
 
 @dg.op(description="Lets profiles finish without these files; their references stay as they are, at the source.")
@@ -110,7 +116,7 @@ def waive_letters(context: dg.OpExecutionContext, config: Waiving, migration: Mi
         _tell(context, ledger.control.waive(_selection(config), by=config.by, why=config.why))
 
 
-def _selection(config: Retrying) -> Selection:
+def _selection(config: Choosing) -> Selection:
     if not config.all and not (config.outcome or config.range_key or config.file):
         raise dg.Failure("No dead letter is named: give outcome, range_key or file, or all: true.", allow_retries=False)
     if config.outcome is not None and config.outcome not in set(Outcome):

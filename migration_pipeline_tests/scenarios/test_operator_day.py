@@ -122,12 +122,11 @@ def tries(world: World) -> dict[str, int]:
 @pytest.mark.timeout(1200)
 def test_an_operators_day(make_world: MakeWorld) -> None:
     world = make_world(APP, profiles_per_range=2)
-    mend_one_bad_file(world)
     bad = {name for files in world.app.bad_files.values() for _, name in files} - {mended(world)}
     assert len(bad) == 3
     assert world.command("plan", "--apply").returncode == 0
 
-    with services(world) as running:
+    with one_bad_file_mended(world), services(world) as running:
         ui = running.ui
         keys = ui.assets()["migrated_profiles"]
         assert len(keys) >= RANGES
@@ -172,9 +171,12 @@ def mended(world: World) -> str:
     return name
 
 
-def mend_one_bad_file(world: World) -> None:
-    """The blob that is missing is found again before the migration begins."""
+@contextmanager
+def one_bad_file_mended(world: World) -> Iterator[None]:
+    """The blob that is missing is found again before the migration begins; later worlds share the container."""
     container, blob = mended(world).split("/", 1)
     key = world.environment["AZURE_STORAGE_KEY"]
     with BlobClient(world.places.account_url, container, blob, credential=key) as client:
         client.upload_blob(b"found again")
+        yield
+        client.delete_blob()

@@ -25,7 +25,7 @@ def world(sandbox: Sandbox) -> Iterator[World]:
         yield opened
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2400)
 def test_promises_hold_whatever_the_order() -> None:
     """In two processes with servers of their own: the schedules wait for stores most of the time."""
     shares = [SCHEDULES // 2, SCHEDULES - SCHEDULES // 2]
