@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench bench-pipeline bench-control bench-rewrites burst screenshots soak soak-faults soak-kill workload install lock clean
+.PHONY: demo test check bench bench-pipeline bench-control bench-backfill bench-rewrites burst screenshots soak soak-faults soak-kill workload install lock clean
 
 ## demo: migrate a made-up app on real servers of this machine; KEEP=1 leaves the Dagster UI running
 demo: install
@@ -56,6 +56,10 @@ bench-control: install
 ## screenshots: draws docs/images anew with the Chromium that is on PATH, from a migration under dagster dev
 screenshots: install
 	$(BIN)/python docs/make_screenshots.py
+
+## bench-backfill: RANGES small ranges queued in one backfill, run to the end
+bench-backfill: install
+	$(BIN)/python -m benchmarks.backfill --ranges $(or $(RANGES),1000) --out benchmarks/results/backfill.json
 
 ## bench-rewrites: how fast references are re-pointed, and in how much memory
 bench-rewrites: install
