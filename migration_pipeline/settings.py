@@ -99,7 +99,9 @@ class Firebase(_Section):
     project_id: str = Field(default="", description="The Firebase project.")
     database_url: WebUrl | None = Field(default=None, description="Of the Realtime Database.")
     writes_per_second: float = Field(
-        default=500, gt=0, description="Writes of one run, at most; each may run one of the app's functions."
+        default=500,
+        gt=0,
+        description="Writes of all workers together, at most; each may run one of the app's functions.",
     )
     document: str = Field(default="profiles/{id}", description="A document's path; {id} is the profile's id.")
     fields: ColumnNames = Field(default=["photos"], description="Fields that hold URLs; dots reach into maps.")

@@ -109,7 +109,9 @@ def open_documents(settings: Settings) -> Iterator[DocumentStore]:
     if settings.firebase.kind == "none":
         yield NoDocuments()
         return
-    firebase, writes = settings.firebase, WriteRate(settings.firebase.writes_per_second)
+    firebase = settings.firebase
+    # Each worker has its share: together they must not go beyond what the store was promised.
+    writes = WriteRate(firebase.writes_per_second / settings.control.workers)
     # Imported here: 0.35 s of Google's libraries.
     if firebase.kind == "realtime_database":
         from migration_pipeline.adapters.realtime_database import RealtimeDatabaseDocuments  # noqa: PLC0415

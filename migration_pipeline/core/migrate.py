@@ -162,8 +162,11 @@ def _one_pass(
         report.transferred = report.transferred.plus(_transfer(stores, ledger, limits, listener))
     say(f"copied {report.transferred.copied} files, {report.transferred.failed} failed")
 
+    # Crash window: files are in S3 and no reference points there. All still lead to the source, which is untouched.
     with _stage(report, "rewrite_database", listener):
         report.database = report.database.plus(rewrite(profiles, ledger=ledger, urls=urls, wait=wait))
+    # Crash window: the two sites name the same file by different URLs, both of which lead to its bytes. The next run
+    # reads both, and re-points what is left; the flag is not set before.
     with _stage(report, "rewrite_firebase", listener):
         report.firebase = report.firebase.plus(rewrite(documents, ledger=ledger, urls=urls, wait=wait))
     say(f"re-pointed {report.database.urls} URLs in the database, {report.firebase.urls} in Firebase")

@@ -69,9 +69,9 @@ class Migration(dg.ConfigurableResource):  # type: ignore[type-arg] # the resour
         """Remove copies that nobody refers to."""
         return upkeep.erase_dropped(load())
 
-    def audit(self, range_key: str) -> Audited:
-        """Look at every reference of a range again."""
-        return upkeep.audit(load(), range_key)
+    def audit(self, range_key: str, *, read: bool) -> Audited:
+        """Look at every reference of a range again; see `upkeep.audit`."""
+        return upkeep.audit(load(), range_key, read=read)
 
     def roll_back(self, range_key: str) -> RolledBack:
         """Re-point a range's references to the source."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import dagster as dg
+from pydantic import Field
 
 from migration_pipeline.core.audit import Audited
 from migration_pipeline.core.errors import Fatal, RangeBusy
@@ -87,6 +88,12 @@ def erased_copies(migration: Migration) -> dg.MaterializeResult[None]:
     )
 
 
+class Auditing(dg.Config):
+    """How closely to look."""
+
+    read: bool = Field(default=False, description="Read every object and digest it; else S3's word is taken.")
+
+
 @dg.asset(
     group_name=GROUP,
     deps=["migrated_profiles"],
@@ -111,11 +118,11 @@ def erased_copies(migration: Migration) -> dg.MaterializeResult[None]:
     ),
 )
 def audited_references(
-    context: dg.AssetExecutionContext, migration: Migration
+    context: dg.AssetExecutionContext, config: Auditing, migration: Migration
 ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
     """Audit the range; fail on what a user would see, and on a flag that is not true."""
     try:
-        audited = migration.audit(context.partition_key)
+        audited = migration.audit(context.partition_key, read=config.read)
     except (Fatal, RangeBusy) as error:
         raise dg.Failure(str(error), allow_retries=False) from None
     metadata = _audited(audited)
