@@ -30,7 +30,11 @@ def test_promises_hold_whatever_the_order() -> None:
     """In two processes with servers of their own: the schedules wait for stores most of the time."""
     shares = [SCHEDULES // 2, SCHEDULES - SCHEDULES // 2]
     runs = [start(schedules, SEED + sum(shares[:n])) for n, schedules in enumerate(shares)]
-    told = [run.communicate() for run in runs]
+    try:
+        told = [run.communicate() for run in runs]
+    finally:
+        for run in runs:
+            run.kill()
     assert [run.returncode for run in runs] == [0, 0], told
     for schedules, (line, _) in zip(shares, told, strict=True):
         found = re.fullmatch(r"schedules (\d+), promises broken (\d+), edits (\d+), lost (\d+)\n", line)
