@@ -1,6 +1,6 @@
 // Loaded before Azurite. Ten minutes after its start, and again every ten, it collects the bytes that no blob has any
-// more, in one go and in time that grows with the square of their number: with 6,000 of them it answers nobody for five
-// minutes. The sandbox does not live long enough to need the memory back, so the collector waits as long as a timer can.
+// more, all in one go: with 6,000 of them it was seen to answer nobody for five minutes. The sandbox does not live long
+// enough to need the memory back, so the collector waits as long as a timer can.
 const path = require("node:path");
 
 const constants = require(path.join(path.dirname(process.argv[1]), "utils", "constants.js"));
