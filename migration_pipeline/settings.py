@@ -203,6 +203,41 @@ class Prices(_Section):
     )
 
 
+class Inventory(_Section):
+    """What the source holds."""
+
+    orphans: Literal["leave", "list", "copy"] = Field(
+        default="leave", description="Blobs that nobody refers to: only counted, listed in a file, or copied."
+    )
+    orphan_prefix: str = Field(default="orphans/", description="Put before the keys of orphans that are copied.")
+
+
+class Cutover(_Section):
+    """From the first upload to S3 to the last blob of the source: docs/cutover.md."""
+
+    longest_upload_hours: float = Field(
+        default=24, ge=0, description="How long an upload URL of the old store may be good for at the longest."
+    )
+    soak_days: float = Field(default=14, ge=0, description="How long the frozen source is kept before anything goes.")
+
+
+class Decommission(_Section):
+    """Removing blobs of the source that are proven to be in S3."""
+
+    how: Literal["delete", "archive"] = Field(default="delete", description="What becomes of such a blob.")
+    max_delete: int = Field(default=10_000, ge=0, description="Blobs removed by one run at most.")
+    per_second: float = Field(default=50, gt=0, description="Blobs removed a second at most.")
+    require_soft_delete: bool = Field(
+        default=True, description="Refuse to delete while the account does not keep deleted blobs for some days."
+    )
+
+
+class Uploads(_Section):
+    """How the app's clients upload to the target; for `doctor --write-path`."""
+
+    origins: list[WebUrl] = Field(default=[], description="Web origins that upload from a browser.")
+
+
 class Metrics(_Section):
     """Figures for a monitoring system."""
 
@@ -236,6 +271,10 @@ class Settings(_Section):
     control: Control = Control()
     alerts: Alerts = Alerts()
     prices: Prices = Prices()
+    inventory: Inventory = Inventory()
+    cutover: Cutover = Cutover()
+    decommission: Decommission = Decommission()
+    uploads: Uploads = Uploads()
     metrics: Metrics = Metrics()
     secrets: Secrets
 

@@ -107,6 +107,55 @@ STEPS: tuple[str, ...] = (
         details jsonb NOT NULL DEFAULT '{{}}'
     );
     """,
+    # 4: what the source holds, how far the cut-over is, and what was removed from the source.
+    """
+    ALTER TABLE {s}.ranges
+        ADD audited_at timestamptz,                   -- when its newest audit began
+        ADD findings   jsonb;                         -- of that: references by finding
+    CREATE TABLE {s}.listings (
+        listing_id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        began_at   timestamptz NOT NULL,
+        ended_at   timestamptz,                       -- null while it is under way, and after a crash
+        source     text NOT NULL,                     -- listing, or a report's name
+        progress   jsonb NOT NULL DEFAULT '{{}}',     -- where to go on
+        blobs      bigint NOT NULL DEFAULT 0,
+        bytes      bigint NOT NULL DEFAULT 0
+    );
+    CREATE TABLE {s}.inventory (
+        file_id    uuid PRIMARY KEY,
+        container  text NOT NULL,
+        blob       text NOT NULL,
+        size_bytes bigint NOT NULL,
+        md5        bytea,
+        etag       text,
+        tier       text,                              -- Hot, Cool, Cold, Archive
+        written_at timestamptz NOT NULL,              -- Last-Modified
+        listing_id integer NOT NULL                   -- that saw it last
+    );
+    CREATE INDEX inventory_written ON {s}.inventory (written_at);
+    CREATE TABLE {s}.phases (
+        phase_id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        phase    text NOT NULL,                       -- that was entered
+        at       timestamptz NOT NULL DEFAULT now(),
+        who      text NOT NULL,
+        why      text NOT NULL DEFAULT '',
+        details  jsonb NOT NULL DEFAULT '{{}}'
+    );
+    CREATE TABLE {s}.removed (
+        file_id     uuid PRIMARY KEY,
+        container   text NOT NULL,
+        blob        text NOT NULL,
+        key         text NOT NULL,                    -- of the copy that was proven in the same step
+        size_bytes  bigint NOT NULL,
+        md5         bytea NOT NULL,
+        source_etag text NOT NULL,                    -- of the version that was removed
+        target_etag text NOT NULL,
+        who         text NOT NULL,
+        how         text NOT NULL,                    -- delete, archive
+        begun_at    timestamptz NOT NULL DEFAULT now(),
+        ended_at    timestamptz                       -- null: cut off, perhaps before the source was asked
+    );
+    """,
 )
 """Each step once released is never edited; the next change is a further step."""
 
