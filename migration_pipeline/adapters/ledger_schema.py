@@ -114,25 +114,68 @@ STEPS: tuple[str, ...] = (
         ADD findings   jsonb;                         -- of that: references by finding
     CREATE TABLE {s}.listings (
         listing_id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-        began_at   timestamptz NOT NULL,
+        began_at   timestamptz NOT NULL,              -- of a report: when Azure began it
         ended_at   timestamptz,                       -- null while it is under way, and after a crash
-        source     text NOT NULL,                     -- listing, or a report's name
+        source     text NOT NULL,                     -- listing, or a report's files
+        containers text[] NOT NULL,                   -- that it covers
         progress   jsonb NOT NULL DEFAULT '{{}}',     -- where to go on
+        skipped    jsonb NOT NULL DEFAULT '{{}}',     -- rows that are no blob of now, by reason
         blobs      bigint NOT NULL DEFAULT 0,
         bytes      bigint NOT NULL DEFAULT 0
     );
-    CREATE TABLE {s}.inventory (
-        file_id    uuid PRIMARY KEY,
+    CREATE TABLE {s}.inventory (                      -- of each container, what the newest complete listing saw
+        file_id    uuid NOT NULL,
         container  text NOT NULL,
         blob       text NOT NULL,
         size_bytes bigint NOT NULL,
         md5        bytea,
-        etag       text,
+        etag       text,                              -- quoted, as in HTTP
         tier       text,                              -- Hot, Cool, Cold, Archive
         written_at timestamptz NOT NULL,              -- Last-Modified
-        listing_id integer NOT NULL                   -- that saw it last
-    );
+        listing_id integer NOT NULL,                  -- that saw it
+        PRIMARY KEY (file_id, listing_id)
+    ) PARTITION BY LIST (listing_id);                 -- a listing under way fills a table of its own, attached at its end
     CREATE INDEX inventory_written ON {s}.inventory (written_at);
+    CREATE TABLE {s}.counts (                         -- passes over all profiles and documents
+        count_id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        began_at timestamptz NOT NULL DEFAULT now(),
+        ended_at timestamptz,                         -- null while it is under way, and after a crash
+        settings text NOT NULL,                       -- digest of those that say what a reference is
+        progress jsonb NOT NULL DEFAULT '{{}}',       -- where to go on, and the totals up to there
+        numeric_ids boolean
+    );
+    CREATE TABLE {s}.referenced (                     -- what the newest complete count found, a row a profile and file
+        file_id    uuid NOT NULL,
+        container  text NOT NULL,
+        blob       text NOT NULL,
+        profile_id text NOT NULL,
+        alive      boolean NOT NULL,                  -- the profile is not deleted
+        to_move    boolean NOT NULL,                  -- one of its references names the source
+        too_long   boolean NOT NULL,                  -- the key is longer than S3 takes
+        count_id   integer NOT NULL
+    ) PARTITION BY LIST (count_id);
+    CREATE INDEX referenced_file ON {s}.referenced (file_id);
+    CREATE TABLE {s}.counted (                        -- files to move of each profile, in id order
+        count_id integer NOT NULL,
+        ordinal  integer NOT NULL,                    -- of the batch
+        ids      text[] NOT NULL,
+        files    integer[] NOT NULL,
+        PRIMARY KEY (count_id, ordinal)
+    );
+    CREATE TABLE {s}.orphans (                        -- blobs nobody refers to that were copied, or were to be
+        file_id     uuid PRIMARY KEY,
+        container   text NOT NULL,
+        blob        text NOT NULL,
+        key         text NOT NULL,
+        outcome     text NOT NULL,
+        message     text NOT NULL DEFAULT '',
+        size_bytes  bigint NOT NULL DEFAULT 0,
+        md5         bytea,
+        etag        text,
+        source_etag text,
+        attempts    integer NOT NULL,                 -- over all runs
+        ended_at    timestamptz NOT NULL DEFAULT now()
+    );
     CREATE TABLE {s}.phases (
         phase_id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
         phase    text NOT NULL,                       -- that was entered

@@ -10,8 +10,10 @@ from psycopg import errors, sql
 from psycopg.types.json import Jsonb
 
 from migration_pipeline.adapters.ledger_control import LedgerControl
+from migration_pipeline.adapters.ledger_inventory import LedgerInventory
 from migration_pipeline.adapters.ledger_overview import Overview
 from migration_pipeline.adapters.ledger_schema import bring_up_to_date, is_there
+from migration_pipeline.adapters.ledger_status import is_done
 from migration_pipeline.adapters.postgres import connect, in_transaction, translated
 from migration_pipeline.adapters.postgres_range import KNOWN, PostgresRangeLedger, known_file
 from migration_pipeline.core.errors import Fatal, RangeBusy
@@ -48,6 +50,7 @@ class PostgresLedger:
         self._schema = schema
         self.overview = Overview(self.query)
         self.control = LedgerControl(self._in_transaction, self.query, schema)
+        self.inventory = LedgerInventory(self.query)
         self._connection = connect(url, setting=SETTING)
         try:
             with translated("ledger.schema"):
@@ -131,6 +134,9 @@ class PostgresLedger:
                 # Closing alone gives the lock back a moment later, and the next in turn would find the range busy.
                 with suppress(psycopg.Error):
                     lock.execute("SELECT pg_advisory_unlock_all()")
+
+    def done(self) -> set[str]:
+        return {state.key for state in self.overview.states() if is_done(state)}
 
     def request(self, range_keys: Sequence[str], why: str) -> None:
         """Ask for a run of these ranges; a run that begins later fulfils it."""
