@@ -150,7 +150,7 @@ class Sweep(_Section):
     """Looking for what came late."""
 
     profiles_per_sweep: int = Field(
-        default=20_000, ge=1, description="Flagged profiles looked at by one sweep, where no updated_at tells which."
+        default=20_000, ge=1, description="Profiles looked at by one sweep, where no updated_at tells which."
     )
 
 

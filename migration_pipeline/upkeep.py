@@ -12,6 +12,7 @@ from migration_pipeline.core.model import Profile
 from migration_pipeline.core.ports import Dropped
 from migration_pipeline.core.rollback import RolledBack, roll_back_range
 from migration_pipeline.core.sweep import Swept, sweep_files, sweep_profiles
+from migration_pipeline.cutover import FULL_SWEEP
 from migration_pipeline.settings import Settings
 from migration_pipeline.stores import open_ledger, open_profiles, open_stores
 
@@ -26,23 +27,25 @@ def sweep(settings: Settings, *, full: bool = False) -> Swept:
 
     Args:
         settings: the migration.
-        full: look at all flagged profiles, and compare all copied files with the source; else at profiles written since
-            the last sweep, where `updated_at` tells, or at the next `sweep.profiles_per_sweep` of them.
+        full: look at all profiles, and compare all copied files with the source; else at profiles written since the
+            last sweep, where `updated_at` tells, or at the next `sweep.profiles_per_sweep` of them.
     """
     with (
         open_stores(settings) as stores,
         closing(open_profiles(settings)) as profiles,
         closing(open_ledger(settings, create=True)) as ledger,
     ):
+        began = ledger.now()
         if full:
             swept = sweep_profiles(_all(profiles), stores)
             sweep_files([item.key for item in ledger.ranges()], stores, swept)
+            ledger.remember(FULL_SWEEP, {"began_at": began.isoformat(), **swept.counters()})
         elif settings.database.profiles.updated_at is not None:
-            began, since = ledger.now(), ledger.remembered(_SINCE)
+            since = ledger.remembered(_SINCE)
             if since is None:
                 swept = sweep_profiles(_all(profiles), stores)
             else:
-                swept = sweep_profiles(profiles.flagged_since(datetime.fromisoformat(since) - _OVERLAP), stores)
+                swept = sweep_profiles(profiles.written_since(datetime.fromisoformat(since) - _OVERLAP), stores)
             ledger.remember(_SINCE, began.isoformat())
         else:
             swept = sweep_profiles(_next(profiles, ledger, settings.sweep.profiles_per_sweep), stores)
@@ -51,7 +54,7 @@ def sweep(settings: Settings, *, full: bool = False) -> Swept:
 
 def _all(profiles: PostgresProfiles) -> Iterator[Sequence[Profile]]:
     after = None
-    while batch := profiles.flagged_after(after, _BATCH):
+    while batch := profiles.following(after, _BATCH):
         yield batch
         after = batch[-1].profile_id
 
@@ -60,7 +63,7 @@ def _next(profiles: PostgresProfiles, ledger: PostgresLedger, most: int) -> Iter
     """From where the last sweep ended; from the beginning after the last profile."""
     after, seen = ledger.remembered(_AFTER), 0
     while seen < most:
-        batch = profiles.flagged_after(after, min(_BATCH, most - seen))
+        batch = profiles.following(after, min(_BATCH, most - seen))
         after = batch[-1].profile_id if batch else None
         yield batch
         # Kept only once these were looked at.

@@ -69,7 +69,7 @@ def pause(cursor: _Cursor, schema: sql.Identifier, *, by: str, why: str) -> bool
     cursor.execute("SELECT now()")
     ((now,),) = cursor.fetchall()
     _keep(cursor, schema, {**value, "paused": {"why": why, "by": by, "at": now.isoformat()}})
-    _note(cursor, schema, by, "pause", why, {})
+    note(cursor, schema, by, "pause", why, {})
     return True
 
 
@@ -99,7 +99,7 @@ class LedgerControl:
             cursor.execute("SELECT now()")
             ((now,),) = cursor.fetchall()
             _keep(cursor, self._schema, {**value, "paused": None, "resumed_at": now.isoformat()})
-            _note(cursor, self._schema, by, "resume", why, {})
+            note(cursor, self._schema, by, "resume", why, {})
             return True
 
         return bool(self._in_transaction(work))
@@ -112,7 +112,7 @@ class LedgerControl:
             now = limits.over(said(value).limits) if any(part is not None for part in limits) else Limits()
             given = {name: part for name, part in now._asdict().items() if part is not None}
             _keep(cursor, self._schema, {**value, "limits": given})
-            _note(cursor, self._schema, by, "limits", why, given)
+            note(cursor, self._schema, by, "limits", why, given)
             return now
 
         found: Limits = self._in_transaction(work)
@@ -146,7 +146,7 @@ class LedgerControl:
 
     def note(self, what: str, *, by: str, why: str = "", details: Mapping[str, object] | None = None) -> None:
         """Record an act that is done elsewhere."""
-        self._in_transaction(lambda cursor: _note(cursor, self._schema, by, what, why, details or {}))
+        self._in_transaction(lambda cursor: note(cursor, self._schema, by, what, why, details or {}))
 
     def _choose(self, selection: Selection, what: str, change: str, which: str, *, by: str, why: str) -> Chosen:
         values = {
@@ -169,7 +169,7 @@ class LedgerControl:
                 "file": str(selection.file) if selection.file else None,
             }
             if files:
-                _note(cursor, self._schema, by, what, why, details)
+                note(cursor, self._schema, by, what, why, details)
             return Chosen(files, sorted(ranges))
 
         found: Chosen = self._in_transaction(work)
@@ -216,9 +216,10 @@ def _keep(cursor: _Cursor, schema: sql.Identifier, value: Mapping[str, Any]) -> 
     cursor.execute(sql.SQL("UPDATE {s}.state SET value = %s WHERE name = %s").format(s=schema), [Jsonb(value), _NAME])
 
 
-def _note(
+def note(
     cursor: _Cursor, schema: sql.Identifier, who: str, what: str, why: str, details: Mapping[str, object]
 ) -> None:
+    """Record an act within the transaction that does it."""
     cursor.execute(
         sql.SQL("INSERT INTO {s}.acts (who, what, why, details) VALUES (%s, %s, %s, %s)").format(s=schema),
         [who, what, why, Jsonb(dict(details))],

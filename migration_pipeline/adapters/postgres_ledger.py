@@ -12,6 +12,7 @@ from psycopg.types.json import Jsonb
 from migration_pipeline.adapters.ledger_control import LedgerControl
 from migration_pipeline.adapters.ledger_inventory import LedgerInventory
 from migration_pipeline.adapters.ledger_overview import Overview
+from migration_pipeline.adapters.ledger_phases import LedgerPhases
 from migration_pipeline.adapters.ledger_schema import bring_up_to_date, is_there
 from migration_pipeline.adapters.ledger_status import is_done
 from migration_pipeline.adapters.postgres import connect, in_transaction, translated
@@ -50,6 +51,7 @@ class PostgresLedger:
         self._schema = schema
         self.overview = Overview(self.query)
         self.control = LedgerControl(self._in_transaction, self.query, schema)
+        self.phases = LedgerPhases(self._in_transaction, self.query, schema)
         self.inventory = LedgerInventory(self.query)
         self._connection = connect(url, setting=SETTING)
         try:

@@ -118,11 +118,12 @@ class PostgresProfiles:
         )
         return self._read(clause, {"ids": list(profile_ids)})
 
-    def holding(self, texts: Sequence[str]) -> Iterator[Sequence[Profile]]:
+    def holding(self, texts: Sequence[str], *, any_case: bool = False) -> Iterator[Sequence[Profile]]:
         owners: set[ProfileId] = set()
         for part in (self._profiles, *self._related):
-            query = sql.SQL("SELECT DISTINCT {owner} FROM {t} WHERE concat_ws(' ', {columns}) LIKE ANY(%s)").format(
+            query = sql.SQL("SELECT DISTINCT {owner} FROM {t} WHERE concat_ws(' ', {columns}) {like} ANY(%s)").format(
                 owner=part.owner,
+                like=sql.SQL("ILIKE" if any_case else "LIKE"),
                 t=part.name,
                 columns=sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(c.name)) for c in part.columns),
             )
@@ -131,15 +132,15 @@ class PostgresProfiles:
                 owners.update(plain(row[0]) for row in cursor.fetchall())
         yield from self._in_batches(sorted(owners, key=str))
 
-    def flagged_after(self, after: ProfileId | None, limit: int) -> Sequence[Profile]:
-        """The next flagged profiles in id order."""
-        clause = sql.SQL("WHERE {above} AND {flag} IS NOT NULL ORDER BY {id} LIMIT {limit}").format(
-            above=self._above(), flag=self._flag, id=self._profiles.id, limit=sql.Literal(limit)
+    def following(self, after: ProfileId | None, limit: int) -> Sequence[Profile]:
+        """The next profiles in id order."""
+        clause = sql.SQL("WHERE {above} ORDER BY {id} LIMIT {limit}").format(
+            above=self._above(), id=self._profiles.id, limit=sql.Literal(limit)
         )
         return self._read(clause, {"after": after})
 
-    def flagged_since(self, since: datetime) -> Iterator[Sequence[Profile]]:
-        """Flagged profiles that the app wrote since then, by its own columns."""
+    def written_since(self, since: datetime) -> Iterator[Sequence[Profile]]:
+        """Profiles that the app wrote since then, by its own columns."""
         owners: set[ProfileId] = set()
         with translated("database.profiles.updated_at"), self._connection.cursor() as cursor:
             for part, column in self._updated_at:
@@ -150,8 +151,7 @@ class PostgresProfiles:
                     [since],
                 )
                 owners.update(plain(row[0]) for row in cursor.fetchall())
-        for batch in self._in_batches(sorted(owners, key=str)):
-            yield [profile for profile in batch if profile.flagged]
+        yield from self._in_batches(sorted(owners, key=str))
 
     def _in_batches(self, profile_ids: Sequence[ProfileId]) -> Iterator[Sequence[Profile]]:
         for start in range(0, len(profile_ids), _BATCH):

@@ -11,7 +11,7 @@ _SHOWN = 50
 
 
 @click.command()
-@click.option("--full", is_flag=True, help="All flagged profiles, and all copied files against the source.")
+@click.option("--full", is_flag=True, help="All profiles, and all copied files against the source.")
 @as_json
 @honest
 def sweep(full: bool, json_: bool) -> None:  # noqa: FBT001 - click's form
@@ -23,17 +23,19 @@ def sweep(full: bool, json_: bool) -> None:  # noqa: FBT001 - click's form
     if json_:
         print_json({
             "profiles": swept.looked_at, "late": swept.late, "files": swept.files, "newer": swept.outdated,
-            "ranges": sorted(swept.ranges), "busy": swept.busy,
+            "ranges": sorted(swept.ranges), "busy": swept.busy, "unplanned": swept.unplanned,
         })  # fmt: skip
     else:
-        click.echo(f"{swept.looked_at} flagged profiles looked at, {swept.late} hold a reference to the source again.")
+        click.echo(f"{swept.looked_at} profiles looked at, {swept.late} hold a reference to the source again.")
         if full:
             click.echo(f"{swept.files} copied files compared, the source has newer bytes of {swept.outdated}.")
         if swept.busy:
             click.echo(f"{len(swept.busy)} ranges are being worked on; their files were passed over.")
+        if swept.unplanned:
+            click.echo(f"{swept.unplanned} profiles of no range do, too: `migration-pipeline plan --apply` plans them.")
         if swept.ranges:
             click.echo(f"To run again: migration-pipeline migrate {' '.join(sorted(swept.ranges))}")
-    if swept.ranges or swept.busy:
+    if not swept.clean:
         sys.exit(LEFT)
 
 

@@ -27,6 +27,8 @@ class Finding(StrEnum):
         return _SEVERITY.get(self, 0)
 
 
+ACCEPTED = "accepted"
+"""What audits call those dangling references whose file an operator waived: they led nowhere before the migration."""
 _SEVERITY = {
     Finding.WAITING: 1,
     Finding.DRIFTED: 1,

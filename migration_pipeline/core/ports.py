@@ -179,7 +179,7 @@ class ProfileStore(Protocol):
     def find(self, profile_ids: Sequence[ProfileId]) -> Sequence[Profile]:
         """These profiles, those that are there."""
 
-    def holding(self, texts: Sequence[str]) -> Iterator[Sequence[Profile]]:
+    def holding(self, texts: Sequence[str], *, any_case: bool = False) -> Iterator[Sequence[Profile]]:
         """Profiles, deleted ones too, that hold a string with one of these in it, and perhaps others; in batches.
 
         Reads the whole table.
@@ -257,6 +257,9 @@ class RangeLedger(Protocol):
     def finish(self, report: Mapping[str, object], *, rolled_back: bool = False) -> None:
         """Keep the range's counters for status and report."""
 
+    def audited(self, began: datetime, findings: Mapping[str, int]) -> None:
+        """Keep what the newest audit found, see `audit.Audited.to_keep`, and when it began."""
+
 
 class Dropped(NamedTuple):
     """A copy of ours that no profile holds any more.
@@ -294,8 +297,14 @@ class Ledger(Protocol):
     def add_ranges(self, new: Sequence[ProfileRange]) -> None:
         """Plan further ranges."""
 
+    def done(self) -> set[str]:
+        """Keys of ranges that are done: nobody waits, nothing came late, and no run is at work."""
+
     def request(self, range_keys: Sequence[str], why: str) -> None:
         """Ask for a run of these ranges; a run that begins later fulfils it."""
+
+    def now(self) -> datetime:
+        """By the ledger's clock."""
 
     def find(self, files: Sequence[SourceFile]) -> Mapping[SourceFile, KnownFile]:
         """Those of the files that any range knows."""

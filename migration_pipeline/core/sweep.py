@@ -1,7 +1,8 @@
-"""What came late: references to the source in profiles that are flagged as migrated, and newer bytes of copied files.
+"""What came late: references to the source in profiles that were done with, and newer bytes of copied files.
 
 An old client may write back a URL that it read before the migration, and an upload under a SAS that was issued before
-the switch may land after it. Both are found here: the flag is cleared, and the range is asked to run again.
+the switch may land after it, even for a profile that had nothing to move until then and has no flag. Both are found
+here: the flag is cleared, and the range is asked to run again.
 """
 
 from bisect import bisect_left
@@ -25,8 +26,9 @@ class Swept:
     """What a sweep found.
 
     Attributes:
-        looked_at: flagged profiles that were looked at.
-        late: those that hold a reference to the source; their flag is cleared now.
+        looked_at: profiles that were looked at: flagged ones, those of ranges that are done, and those of no range.
+        late: those of ranges that hold a reference to the source; their flag is cleared now.
+        unplanned: profiles of no range that do.
         ranges: asked to run again.
         files: copies that were compared with the source.
         outdated: those of which the source has newer bytes.
@@ -36,36 +38,61 @@ class Swept:
 
     looked_at: int = 0
     late: int = 0
+    unplanned: int = 0
     files: int = 0
     outdated: int = 0
     ranges: set[str] = field(default_factory=set)
     busy: list[str] = field(default_factory=list)
     examples: list[ProfileId] = field(default_factory=list)
 
+    @property
+    def clean(self) -> bool:
+        """Whether nothing was found, and nothing passed over."""
+        return not (self.late or self.unplanned or self.outdated or self.ranges or self.busy)
+
+    def counters(self) -> dict[str, int]:
+        """Plain values, to be kept."""
+        return {
+            "profiles": self.looked_at,
+            "late": self.late,
+            "unplanned": self.unplanned,
+            "files": self.files,
+            "outdated": self.outdated,
+            "busy": len(self.busy),
+        }
+
 
 def sweep_profiles(batches: Iterable[Sequence[Profile]], stores: Stores) -> Swept:
-    """Look at profiles, and have those migrated again whose flag is no longer true.
+    """Look at profiles, and have those migrated again that were done with and hold references to the source.
 
     A run may be at work on their range meanwhile: clearing a flag is always truthful, and what that run does not see
     any more, the one that is asked for here does.
     """
-    swept, ranges = Swept(), stores.ledger.ranges()
+    swept, ranges, done = Swept(), stores.ledger.ranges(), stores.ledger.done()
     judge = Judge({}, stores.urls)
     for batch in batches:
-        flagged = [profile for profile in batch if profile.flagged and not profile.deleted]
-        copies = stores.documents.read([profile.profile_id for profile in flagged])
-        held = {p.profile_id: judge.look([*p.strings, *copies.get(p.profile_id, ())]).source for p in flagged}
+        # What a range that is not done holds yet is no news.
+        places = {profile.profile_id: range_of(profile.profile_id, ranges) for profile in batch if not profile.deleted}
+        to_look_at = [
+            profile
+            for profile in batch
+            if profile.profile_id in places
+            and (profile.flagged or (place := places[profile.profile_id]) is None or place.key in done)
+        ]
+        copies = stores.documents.read([profile.profile_id for profile in to_look_at])
+        held = {p.profile_id: judge.look([*p.strings, *copies.get(p.profile_id, ())]).source for p in to_look_at}
         suspects = {file for files in held.values() for file in files}
         waived = {file for file, state in stores.ledger.find(sorted(suspects)).items() if state.waived}
         late = [id_ for id_, files in held.items() if set(files) - waived]
-        wanted = {found.key for id_ in late if (found := range_of(id_, ranges)) is not None}
+        wanted = {place.key for id_ in late if (place := places[id_]) is not None}
         # Asked for first: a crash in between makes a run too many, and none too few. And once more: a run that began in
         # between may have set the flags that are cleared here.
         stores.ledger.request(sorted(wanted), LATE_REFERENCE)
         stores.profiles.clear_flags(late)
         stores.ledger.request(sorted(wanted), LATE_REFERENCE)
-        swept.looked_at += len(flagged)
-        swept.late += len(late)
+        swept.looked_at += len(to_look_at)
+        swept.unplanned += sum(places[id_] is None for id_ in late)
+        swept.late += sum(places[id_] is not None for id_ in late)
         swept.ranges |= wanted
         swept.examples += late[: _MAX_EXAMPLES - len(swept.examples)]
     return swept

@@ -25,7 +25,7 @@ _NOT_LONGER = {"dagster/max_runtime": str(4 * 3600)}
     owners=pages.OWNERS,
     tags={"stage": "sweep"},
     description=(
-        "Profiles flagged as migrated that hold a URL of the source again: an old client wrote it back. Their flag is "
+        "Profiles that were done with and hold a URL of the source again: an old client wrote it back. Their flag is "
         "cleared and their range asked to run again, which the sensor requested_ranges does."
     ),
 )
@@ -52,8 +52,9 @@ def full_sweep(migration: Migration) -> dg.MaterializeResult[None]:
 
 def _swept(swept: Swept) -> pages.Metadata:
     return {
-        "flagged_profiles": swept.looked_at,
+        "profiles": swept.looked_at,
         "late_profiles": swept.late,
+        "unplanned_profiles": swept.unplanned,
         "files": swept.files,
         "newer_at_source": swept.outdated,
         "ranges_requested": len(swept.ranges),

@@ -145,7 +145,7 @@ def test_only_what_was_written_since_the_last_sweep_is_looked_at(migrated: Migra
     by_time = {"MIGRATION_DATABASE__PROFILES": profiles}
     _, first = migrated.command("sweep", **by_time)
     _, second = migrated.command("sweep", **by_time)
-    assert first["profiles"] == len(flagged(migrated.world))
+    assert first["profiles"] == len(alive(migrated))
     assert second["profiles"] == 0
     id_ = migrated.plain()
     *_, url = migrated.source(id_)
@@ -157,9 +157,30 @@ def test_only_what_was_written_since_the_last_sweep_is_looked_at(migrated: Migra
 
 
 def test_a_few_profiles_at_a_time_are_swept_until_all_were(migrated: Migrated) -> None:
-    looked_at = [migrated.command("sweep", MIGRATION_SWEEP__PROFILES_PER_SWEEP="20")[1]["profiles"] for _ in range(4)]
-    assert sum(looked_at[:3]) == len(flagged(migrated.world))
-    assert looked_at[3] == 20
+    looked_at = [migrated.command("sweep", MIGRATION_SWEEP__PROFILES_PER_SWEEP="20")[1]["profiles"] for _ in range(5)]
+    assert sum(looked_at[:3]) == len(alive(migrated))
+    assert looked_at[3:] == [0, looked_at[0]]  # past the last one, and from the first one again
+
+
+def alive(migrated: Migrated) -> list[str]:
+    with psycopg.connect(migrated.world.places.database_url) as connection:
+        return [row[0] for row in connection.execute("SELECT id::text FROM profiles WHERE deleted_at IS NULL")]
+
+
+def test_a_first_photo_that_lands_late_is_moved_and_one_of_no_range_is_told(migrated: Migrated) -> None:
+    """Neither profile is flagged: the one had nothing to move, and nobody planned the other."""
+    *_, url = migrated.source(migrated.plain())
+    empty = next(id_ for id_ in alive(migrated) if id_ not in flagged(migrated.world))
+    migrated.execute("UPDATE profiles SET photos = %s WHERE id = %s", Jsonb([{"original": url}]), empty)
+    migrated.execute(
+        "INSERT INTO profiles (id, username, photos, updated_at) VALUES (999999, 'late', %s, now())",
+        Jsonb([{"original": url}]),
+    )
+    code, swept = migrated.command("sweep")
+    assert (code, swept["late"], swept["unplanned"], len(swept["ranges"])) == (1, 1, 1, 1)
+    migrated.migrate()  # plans what is beyond the last range, too
+    assert {empty, "999999"} <= flagged(migrated.world)
+    assert migrated.command("sweep", "--full")[0] == 0
 
 
 def test_newer_bytes_at_the_source_are_copied_and_newer_objects_left(migrated: Migrated) -> None:
