@@ -8,6 +8,7 @@ from migration_pipeline.adapters.ledger_overview import Act
 from migration_pipeline.adapters.ledger_status import Standing, standing
 from migration_pipeline.core.control import Heard, Said, decide
 from migration_pipeline.core.errors import SettingsError
+from migration_pipeline.cutover import Stand, stand_of
 from migration_pipeline.settings import Settings
 from migration_pipeline.stores import open_ledger, standing_orders
 
@@ -21,12 +22,14 @@ class Shown(NamedTuple):
         said: by operators or the breaker, last.
         paused: why runs wait, in words; `None` where nobody and nothing tells them to.
         acts: of operators, newest first.
+        cutover: its phase, and what holds the next gate.
     """
 
     standing: Standing
     said: Said
     paused: str | None
     acts: Sequence[Act]
+    cutover: Stand
 
     @property
     def ended(self) -> bool:
@@ -59,6 +62,7 @@ class Shown(NamedTuple):
                 ],
             },
             "acts": [act._asdict() for act in self.acts],
+            "cutover": self.cutover.as_json(),
         }
 
 
@@ -72,7 +76,8 @@ def look(settings: Settings) -> Shown:
         now, said = ledger.now(), ledger.control.said()
         # Decided as every run decides it for itself.
         paused = decide(orders, Heard(said, 1, 0, 0), now=now, app_says=orders.app_says()).paused
-        return Shown(standing(ledger.overview, now), said, paused, ledger.overview.acts(limit=_ACTS))
+        acts, cutover = ledger.overview.acts(limit=_ACTS), stand_of(settings, ledger)
+        return Shown(standing(ledger.overview, now), said, paused, acts, cutover)
 
 
 def keep_metrics(settings: Settings, shown: Shown) -> None:

@@ -16,6 +16,8 @@ import click
 
 from migration_pipeline.cli.alerts import alerts
 from migration_pipeline.cli.control import acts, limits, pause, resume, workers
+from migration_pipeline.cli.cutover import cutover
+from migration_pipeline.cli.decommission import decommission
 from migration_pipeline.cli.letters import dead_letters
 from migration_pipeline.cli.plan import plan
 from migration_pipeline.cli.show import (
@@ -170,5 +172,7 @@ def _tell(*, json_: bool) -> Callable[[str], None]:
     return lambda text: click.echo(text, err=json_)
 
 
-for _command in (alerts, pause, resume, limits, workers, acts, dead_letters, plan, sweep, erase, audit, rollback):
+for _command in (
+    alerts, pause, resume, limits, workers, acts, dead_letters, plan, cutover, sweep, erase, audit, rollback, decommission,
+):  # fmt: skip
     main.add_command(_command)

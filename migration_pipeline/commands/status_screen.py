@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from migration_pipeline.core.cutover import Phase
 from migration_pipeline.core.errors import Transient, Unreachable
 from migration_pipeline.standing import Shown
 
@@ -98,7 +99,13 @@ def next_step(shown: Shown) -> str:
             state.rolled_back,
             "nothing; it stays rolled back until you name it: migration-pipeline migrate RANGE",
         ),
-        (True, "migration-pipeline audit, which looks at every reference again."),
+        (
+            shown.cutover.phase is Phase.PREPARE,
+            "migration-pipeline audit, which looks at every reference again; then migration-pipeline cutover show.",
+        ),
+        (shown.cutover.phase.next is None, "nothing: the source is given up."),
+        (shown.cutover.holds, "migration-pipeline cutover show, which says what holds the next phase."),
+        (True, f"migration-pipeline cutover enter {shown.cutover.phase.next}"),
     )
     return next(text for holds, text in steps if holds)
 
@@ -144,6 +151,7 @@ def _facts(shown: Shown) -> RenderableType:
         ),
         ("files", Text(f"{state.copied:,} copied, {size(state.bytes)}")),
         ("seconds", Text(_stages(shown))),
+        ("cut-over", _cutover(shown)),
     ]  # fmt: skip
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold")
@@ -170,6 +178,20 @@ def _now(shown: Shown) -> Text:
     if now.workers and still > _STILL_SECONDS:
         parts.append(f"no file ended for {span(still)}")
     return Text(" · ".join(parts))
+
+
+def _cutover(shown: Shown) -> Text:
+    """Nothing for whoever has not begun it."""
+    stand = shown.cutover
+    if stand.phase is Phase.PREPARE:
+        return Text()
+    since = f"{stand.phase}, for {span((shown.standing.at - stand.facts.entered[stand.phase]).total_seconds())}"
+    if stand.phase.next is None:
+        return Text(since)
+    if not stand.holds:
+        return Text(f"{since} · nothing holds {stand.phase.next}", style="green")
+    more = f" and {len(stand.holds) - 1} more" if len(stand.holds) > 1 else ""
+    return Text(f"{since} · {stand.phase.next} is held: {printable(stand.holds[0].what)}{more}")
 
 
 def _letters(shown: Shown) -> list[RenderableType]:

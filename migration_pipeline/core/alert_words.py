@@ -20,6 +20,7 @@ class Kind(StrEnum):
     BREAKER = "breaker"
     STALLED = "stalled"
     LATE_REFERENCES = "late_references"
+    SOURCE_UPLOADS = "source_uploads"
     DISK = "disk"
     DAILY_SUMMARY = "daily_summary"
     FINISHED = "finished"

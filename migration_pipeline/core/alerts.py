@@ -236,6 +236,38 @@ def _late_references(now: Situation, kept: Any) -> Judged:  # noqa: ANN401 - JSO
     return alert if worse else None, {"told": now.late.ranges if worse else told, "last": now.now.isoformat()}
 
 
+def _source_uploads(now: Situation, kept: Any) -> Judged:  # noqa: ANN401 - JSON
+    """Told when the first lands, and when twice as many have. Over when a listing finds none, as after a new switch."""
+    if now.uploads is None:
+        return None, None
+    found, told = now.uploads, kept["told"] if kept else 0
+    overdue = found.newest_at > found.until
+    # That somebody writes whose URL must have expired is news, however few they are.
+    worse = found.blobs >= max(1, _WORSE * told) or (overdue and not kept["overdue"])
+    if not worse:
+        return None, kept
+    alert = now.alert(
+        Kind.SOURCE_UPLOADS,
+        Severity.WARNING if overdue else Severity.INFO,
+        f"{count(found.blobs, 'blob')} landed in the source after uploads were switched",
+        where=listed(found.examples),
+        since=found.switched_at,
+        how_bad=f"The newest is of {found.newest_at:%Y-%m-%d %H:%M %Z}, and "
+        + (
+            "no upload URL of the old store can have been good then: somebody still issues them, or writes otherwise."
+            if overdue
+            else f"upload URLs of the old store are good until {found.until:%Y-%m-%d %H:%M %Z}."
+        ),
+        what_to_do=(
+            "Find who writes there, and switch them; then sweep. The gate to `sweep_clean` is held meanwhile."
+            if overdue
+            else "Nothing yet: what profiles refer to is found by the sweep, and moved."
+        ),
+        path="assets/cutover",
+    )
+    return alert, {"told": found.blobs, "overdue": overdue}
+
+
 def _disk(now: Situation, kept: Any) -> Judged:  # noqa: ANN401 - JSON
     """Worse when half of what was free is gone; over when there is clearly more room than the limit."""
     limit = now.thresholds.free_disk
@@ -310,6 +342,7 @@ JUDGES: Mapping[Kind, Callable[[Situation, Any], Judged]] = {
     Kind.BREAKER: _breaker,
     Kind.STALLED: _stalled,
     Kind.LATE_REFERENCES: _late_references,
+    Kind.SOURCE_UPLOADS: _source_uploads,
     Kind.DISK: _disk,
     Kind.DAILY_SUMMARY: _daily_summary,
     Kind.FINISHED: _finished,

@@ -231,7 +231,7 @@ def _to_soak(facts: Facts, _: Rules) -> list[Hold]:
 
 
 def _to_end(facts: Facts, rules: Rules) -> list[Hold]:
-    return [*removal_holds(facts, rules), *_not_emptied(facts)]
+    return removal_holds(facts, rules) or _not_emptied(facts)
 
 
 def _unfinished(facts: Facts) -> list[Hold]:

@@ -72,6 +72,21 @@ class Late(NamedTuple):
     since: datetime
 
 
+class Uploads(NamedTuple):
+    """Blobs written to the source after uploads were switched, by its newest listing.
+
+    Attributes:
+        until: when the last upload URL of the old store expires, or has.
+        newest_at: when the last of them was written.
+    """
+
+    blobs: int
+    switched_at: datetime
+    until: datetime
+    newest_at: datetime
+    examples: Sequence[str] = ()
+
+
 class Disk(NamedTuple):
     """A file system, by what is on it, and its free bytes."""
 
@@ -120,6 +135,7 @@ class Situation(NamedTuple):
     backfill: Backfill | None = None
     moved_at: datetime | None = None
     late: Late | None = None
+    uploads: Uploads | None = None
     disks: Sequence[Disk] = ()
     day: Day = Day()
     ui_url: str | None = None

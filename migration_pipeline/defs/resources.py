@@ -1,22 +1,28 @@
 """What the assets are given."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import dagster as dg
 
+from migration_pipeline import cutover as cutting_over
 from migration_pipeline import planning, upkeep
 from migration_pipeline.adapters.postgres_ledger import PostgresLedger
 from migration_pipeline.core.audit import Audited
 from migration_pipeline.core.control import Say
+from migration_pipeline.core.cutover import Phase
 from migration_pipeline.core.erase import Erasure
+from migration_pipeline.core.errors import Fatal
 from migration_pipeline.core.estimate import Estimate
 from migration_pipeline.core.migrate import RangeReport, migrate_range
 from migration_pipeline.core.model import ProfileId
+from migration_pipeline.core.removal_report import Decommissioned
 from migration_pipeline.core.rollback import RolledBack
 from migration_pipeline.core.sample import SampledFiles
 from migration_pipeline.core.sweep import Swept
+from migration_pipeline.cutover import Stand
 from migration_pipeline.planning import Planned
 from migration_pipeline.settings import load
 from migration_pipeline.standing import keep_metrics, look
@@ -73,9 +79,32 @@ class Migration(dg.ConfigurableResource):  # type: ignore[type-arg] # the resour
         """Look at every reference of a range again; see `upkeep.audit`."""
         return upkeep.audit(load(), range_key, read=read)
 
+    def decommission(self, range_keys: Sequence[str], *, apply: bool, who: str, why: str, say: Say) -> Decommissioned:
+        """Remove blobs of these ranges, or of all, from the source; see `upkeep.remove_from_source`."""
+        settings = load()
+        with closing(open_ledger(settings)) as ledger:
+            planned = [item.key for item in ledger.ranges()]
+        keys = [key for key in planned if key in range_keys or not range_keys]
+        unknown = sorted(set(range_keys) - set(planned))
+        if unknown:
+            raise Fatal(f"no such range: {', '.join(unknown)}.", setting="ranges")
+        return upkeep.remove_from_source(settings, keys, apply=apply, who=who, why=why, say=say)
+
     def roll_back(self, range_key: str) -> RolledBack:
         """Re-point a range's references to the source."""
         return upkeep.roll_back(load(), range_key)
+
+    def cutover(self) -> Stand:
+        """How far the cut-over is, and what holds it."""
+        return cutting_over.stand(load())
+
+    def enter_phase(self, phase: Phase, *, by: str, why: str, switched_at: datetime | None) -> None:
+        """Pass the gate to the next phase; see `cutover.enter`."""
+        cutting_over.enter(load(), phase, by=by, why=why, switched_at=switched_at)
+
+    def back_to_phase(self, phase: Phase, *, by: str, why: str) -> None:
+        """Go back to an earlier phase; see `cutover.go_back`."""
+        cutting_over.go_back(load(), phase, by=by, why=why)
 
     def write_metrics(self) -> Path | None:
         """Write the figures for Prometheus; return where, or `None` where no file is set."""

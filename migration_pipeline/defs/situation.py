@@ -27,8 +27,10 @@ from migration_pipeline.core.situation import (
     Ranges,
     Situation,
     Thresholds,
+    Uploads,
 )
 from migration_pipeline.core.sweep import LATE_REFERENCE, NEWER_BYTES
+from migration_pipeline.cutover import rules, stand_of
 from migration_pipeline.defs.migrated import SPECS
 from migration_pipeline.settings import Settings
 from migration_pipeline.stores import standing_orders, windows
@@ -69,6 +71,7 @@ def look(settings: Settings, ledger: PostgresLedger, instance: dg.DagsterInstanc
         backfill=_backfill(instance),
         moved_at=max([*ended, *([last] if last else [])], default=None),
         late=_late(ledger),
+        uploads=_uploads(settings, ledger, now),
         disks=list(_disks(instance)),
         day=Day(sum(row.files for row in days), sum(row.failed for row in days), sum(row.bytes for row in days)),
         ui_url=alerts.ui_url,
@@ -139,6 +142,16 @@ def _pause(settings: Settings, ledger: PostgresLedger, now: datetime) -> Pause |
 def _late(ledger: PostgresLedger) -> Late | None:
     asked = [request.at for request in ledger.requested() if request.why in _SWEEPS]
     return Late(len(asked), min(asked)) if asked else None
+
+
+def _uploads(settings: Settings, ledger: PostgresLedger, now: datetime) -> Uploads | None:
+    stand = stand_of(settings, ledger)
+    switched_at, found = stand.facts.switched_at, stand.uploads
+    if switched_at is None or found.newest_at is None:
+        return None
+    until = switched_at + rules(settings).longest_upload
+    zone = now.tzinfo
+    return Uploads(found.blobs, switched_at, until.astimezone(zone), found.newest_at.astimezone(zone), found.examples)
 
 
 def _disks(instance: dg.DagsterInstance) -> Iterator[Disk]:

@@ -23,6 +23,7 @@ from migration_pipeline.core.situation import (
     Ranges,
     Situation,
     Thresholds,
+    Uploads,
 )
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -332,3 +333,27 @@ def test_a_slow_channel_leaves_others_their_time() -> None:
         put({}, [one] * 3, [slow, fast]), [slow, fast], lambda: None, seconds=60, clock=lambda: float(next(clock))
     )
     assert said == ["json (a): 1 sent, 2 wait", "json (b): 1 sent, 2 wait"]
+
+
+def test_uploads_to_the_source_are_told_first_and_again_when_twice_as_many_or_overdue() -> None:
+    watch = Watch()
+    until = NOON + timedelta(hours=24)
+
+    def landed(blobs: int, hours: float) -> dict[str, Any]:
+        return {"uploads": Uploads(blobs, NOON, until, NOON + timedelta(hours=hours), ["photos/new <b>.jpg"])}
+
+    assert watch.look() == []
+    (alert,) = watch.look(**landed(3, 1))
+    assert (alert.kind, alert.severity, alert.since) == (Kind.SOURCE_UPLOADS, Severity.INFO, NOON)
+    assert alert.what == "3 blobs landed in the source after uploads were switched"
+    assert "good until 2026-03-02 12:00 UTC" in alert.how_bad
+    assert "`photos/new %3Cb%3E.jpg`" in alert.where
+    assert watch.look(**landed(5, 2)) == []
+    assert watch.kinds(**landed(6, 2)) == ["source_uploads"]
+    # One more, that no URL can have been good for.
+    (alert,) = watch.look(**landed(7, 25))
+    assert alert.severity is Severity.WARNING
+    assert "somebody still issues them" in alert.how_bad
+    assert watch.look(**landed(8, 26)) == []
+    assert watch.look() == []
+    assert watch.kinds(**landed(1, 25)) == ["source_uploads"]
