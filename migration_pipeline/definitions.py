@@ -3,12 +3,12 @@
 import dagster as dg
 
 from migration_pipeline.defs.alerts import alerts
+from migration_pipeline.defs.cutover import JOBS as CUTOVER_JOBS
+from migration_pipeline.defs.cutover import cutover
 from migration_pipeline.defs.decommission import decommission_job, decommissioned_source
 from migration_pipeline.defs.letters import dead_letters
 from migration_pipeline.defs.metrics import metrics
 from migration_pipeline.defs.migrated import migrate_job, migrated_range
-from migration_pipeline.defs.cutover import JOBS as CUTOVER_JOBS
-from migration_pipeline.defs.cutover import cutover
 from migration_pipeline.defs.new_ranges import new_ranges
 from migration_pipeline.defs.operator import JOBS as OPERATOR_JOBS
 from migration_pipeline.defs.operator import operator_acts, orders

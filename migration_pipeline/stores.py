@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from migration_pipeline.adapters.azure_blob import AzureBlobSource, AzureCredentials
 from migration_pipeline.adapters.azure_probe import AzureBlobProbe
+from migration_pipeline.adapters.azure_removal import AzureBlobRemoval
 from migration_pipeline.adapters.no_documents import NoDocuments
 from migration_pipeline.adapters.pause_query import PauseQuery
 from migration_pipeline.adapters.postgres_ledger import PostgresLedger
@@ -22,6 +23,7 @@ from migration_pipeline.core.errors import SettingsError
 from migration_pipeline.core.migrate import Stores
 from migration_pipeline.core.plan import RangeSize
 from migration_pipeline.core.ports import DocumentStore, SourceStore, TargetStore
+from migration_pipeline.core.removal_ports import How
 from migration_pipeline.core.urls import KeyTemplate, UrlKind, UrlRules
 from migration_pipeline.event_loop import run
 from migration_pipeline.settings import Settings
@@ -145,14 +147,23 @@ def open_source_probe(settings: Settings) -> AzureBlobProbe:
     return _open_source(AzureBlobProbe, settings)
 
 
+def open_removal(settings: Settings) -> AzureBlobRemoval:
+    """The source with the right to remove from it, to be entered in an event loop."""
+    source, timeout = settings.source, settings.copy_.timeout_seconds
+    how = How(settings.decommission.how)
+    return AzureBlobRemoval(source.account_url, source.containers, _credentials(settings), how, timeout=timeout)
+
+
 def _open_source(kind: type[_Source], settings: Settings) -> _Source:
+    source, timeout = settings.source, settings.copy_.timeout_seconds
+    return kind(source.account_url, source.containers, _credentials(settings), timeout=timeout)
+
+
+def _credentials(settings: Settings) -> AzureCredentials:
     secrets = settings.secrets
-    credentials = AzureCredentials(
+    return AzureCredentials(
         account_key=secrets.azure_key.get_secret_value() if secrets.azure_key else None,
         sas_token=secrets.azure_sas.get_secret_value() if secrets.azure_sas else None,
-    )
-    return kind(
-        settings.source.account_url, settings.source.containers, credentials, timeout=settings.copy_.timeout_seconds
     )
 
 

@@ -7,14 +7,18 @@ from datetime import datetime, timedelta
 from migration_pipeline.adapters.postgres_ledger import PostgresLedger
 from migration_pipeline.adapters.postgres_profiles import PostgresProfiles
 from migration_pipeline.core.audit import Audited, audit_range
+from migration_pipeline.core.control import Say
+from migration_pipeline.core.decommission import Removal, Rules, decommission
 from migration_pipeline.core.erase import Erasure, erase
 from migration_pipeline.core.model import Profile
 from migration_pipeline.core.ports import Dropped
+from migration_pipeline.core.removal_ports import How
+from migration_pipeline.core.removal_report import Decommissioned
 from migration_pipeline.core.rollback import RolledBack, roll_back_range
 from migration_pipeline.core.sweep import Swept, sweep_files, sweep_profiles
 from migration_pipeline.cutover import FULL_SWEEP
 from migration_pipeline.settings import Settings
-from migration_pipeline.stores import open_ledger, open_profiles, open_stores
+from migration_pipeline.stores import open_ledger, open_profiles, open_removal, open_stores
 
 _BATCH = 200
 _OVERLAP = timedelta(minutes=10)
@@ -99,3 +103,33 @@ def roll_back(settings: Settings, range_key: str, *, without_queries: bool = Fal
     """Re-point a range's references to the source."""
     with open_stores(settings) as stores:
         return roll_back_range(range_key, stores, without_queries=without_queries)
+
+
+def removal_holds(settings: Settings, ledger: PostgresLedger) -> Sequence[str]:  # noqa: ARG001 - for its gates
+    """What keeps blobs from being removed from the source now, beside what each of them says."""
+    return []
+
+
+def remove_from_source(
+    settings: Settings,
+    range_keys: Sequence[str],
+    *,
+    apply: bool,
+    who: str = "",
+    why: str = "",
+    say: Say = lambda _: None,
+) -> Decommissioned:
+    """Remove blobs of ranges from the source, or say which would be; see `decommission`."""
+    rules = settings.decommission
+    with open_stores(settings) as stores, closing(open_ledger(settings, create=True)) as ledger:
+        return decommission(
+            range_keys,
+            stores,
+            Removal(ledger.removal, lambda: open_removal(settings)),
+            Rules(How(rules.how), rules.max_delete, rules.per_second, rules.require_soft_delete),
+            holds=removal_holds(settings, ledger),
+            apply=apply,
+            who=who,
+            why=why,
+            say=say,
+        )

@@ -88,6 +88,7 @@ class AzureBlobSource:
         timeout: float = 60,
         sas_life: timedelta = _SAS_LIFE,
         clock: Clock = time.monotonic,
+        rights: str = "rl",
     ) -> None:
         """Set up.
 
@@ -98,11 +99,12 @@ class AzureBlobSource:
             timeout: seconds that the store may stay silent within a request.
             sas_life: how long a SAS made here is good for.
             clock: tells when to make another, in seconds.
+            rights: of such a SAS, in Azure's letters; by default to read and to list.
         """
         self._timeout = timeout
         self._account_url = account_url.rstrip("/")
         self._containers = containers
-        self._sas = _SasTokens(self._account_url, credentials, sas_life, clock)
+        self._sas = _SasTokens(self._account_url, credentials, sas_life, clock, rights)
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
@@ -145,7 +147,9 @@ class AzureBlobSource:
                 body = await response.read()
             if body is not None and len(body) != size:
                 raise Transient(f"the source sent {len(body)} of {size} bytes")
-            return SourceBlob(size, _md5(response.headers), response.headers.get("ETag", ""), _headers(response), body)
+            return SourceBlob(
+                size, content_md5(response.headers), response.headers.get("ETag", ""), _headers(response), body
+            )
 
     async def read_part(self, file: SourceFile, *, etag: str, start: int, length: int) -> bytes:
         headers = {"If-Match": etag, "Range": f"bytes={start}-{start + length - 1}"}
@@ -176,19 +180,19 @@ class AzureBlobSource:
             response.release()
 
     async def _answer_for(
-        self, file: SourceFile, headers: Mapping[str, str], method: str = "GET"
+        self, file: SourceFile, headers: Mapping[str, str], method: str = "GET", query: str = ""
     ) -> aiohttp.ClientResponse:
         """The blob's answer; a SAS that has expired is renewed once, for everybody."""
         where, token = (
-            f"{self._account_url}/{quote(file.container)}/{quote(file.blob)}",
+            f"{self._account_url}/{quote(file.container)}/{quote(file.blob)}?{query}",
             self._sas.token(file.container),
         )
         try:
-            return await self._answer(f"{where}?{token}", headers, method)
+            return await self._answer(f"{where}{token}", headers, method)
         except Fatal as refused:
             if refused.setting != KEY_SETTING or not self._sas.renewed(file.container, token):
                 raise
-        return await self._answer(f"{where}?{self._sas.token(file.container)}", headers, method)
+        return await self._answer(f"{where}{self._sas.token(file.container)}", headers, method)
 
     async def _answer(self, url: str, headers: Mapping[str, str], method: str = "GET") -> aiohttp.ClientResponse:
         try:
@@ -196,7 +200,7 @@ class AzureBlobSource:
             response = await self._session.request(
                 method, URL(url, encoded=True), headers=headers, allow_redirects=False
             )
-            if response.status in (200, 206):
+            if response.status in _GOOD:
                 return response
             async with response:
                 raise await _refusal(response)
@@ -204,6 +208,7 @@ class AzureBlobSource:
             raise _unanswered(error) from None
 
 
+_GOOD = (200, 201, 202, 206)
 _NO_ANSWER = (aiohttp.ClientError, TimeoutError, OSError)
 
 
@@ -216,11 +221,13 @@ def _unanswered(error: BaseException) -> Transient:
 class _SasTokens:
     """One container SAS for each container, renewed in good time."""
 
-    def __init__(self, account_url: str, credentials: AzureCredentials, life: timedelta, clock: Clock) -> None:
+    def __init__(
+        self, account_url: str, credentials: AzureCredentials, life: timedelta, clock: Clock, rights: str
+    ) -> None:
         parts = urlsplit(account_url)
         # Azurite and Azure Stack put the account into the path, Azure into the host.
         self._account = parts.path.strip("/") or (parts.hostname or "").split(".")[0]
-        self._credentials, self._life, self._clock = credentials, life, clock
+        self._credentials, self._life, self._clock, self._rights = credentials, life, clock, rights
         self._tokens: dict[str, tuple[float, str]] = {}
 
     def token(self, container: str) -> str:
@@ -255,7 +262,7 @@ class _SasTokens:
                 self._account,
                 container,
                 account_key=self._credentials.account_key or "",
-                permission=ContainerSasPermissions(read=True, list=True),
+                permission=ContainerSasPermissions.from_string(self._rights),
                 expiry=datetime.now(UTC) + self._life,
             )
         except (binascii.Error, ValueError):
@@ -265,8 +272,12 @@ class _SasTokens:
 async def _refusal(response: aiohttp.ClientResponse) -> MigrationError:
     """What an answer other than 200 or 206 means, by the store's error code, else by status."""
     code = response.headers.get("x-ms-error-code") or _code_in(await response.text(errors="replace"))
-    status = response.status
-    said = f"the source answered {status} {code or response.reason}"
+    return refused(response.status, code, response.reason or "", response.headers.get("Retry-After"))
+
+
+def refused(status: int, code: str, reason: str, retry_after: str | None) -> MigrationError:
+    """What such an answer means; `code` is the store's own, or empty."""
+    said = f"the source answered {status} {code or reason}"
     if code in _FATAL or (not code and status in (401, 403)):
         setting = _FATAL.get(code, KEY_SETTING)
         return Fatal(said, setting=setting, remedy=_REMEDIES[setting])
@@ -274,7 +285,7 @@ async def _refusal(response: aiohttp.ClientResponse) -> MigrationError:
         return Permanent(_PERMANENT[code], said)
     if code in _TRANSIENT or status in (408, 429) or status >= 500:  # noqa: PLR2004 - HTTP's server errors
         overload = code in _OVERLOAD or status in (408, 429, 503)
-        return Transient(said, _retry_after(response.headers.get("Retry-After")), overload=overload)
+        return Transient(said, _retry_after(retry_after), overload=overload)
     return Permanent(Outcome.SOURCE_UNREADABLE, said)
 
 
@@ -293,7 +304,8 @@ def _length(response: aiohttp.ClientResponse) -> int:
     return response.content_length
 
 
-def _md5(headers: Mapping[str, str]) -> bytes | None:
+def content_md5(headers: Mapping[str, str]) -> bytes | None:
+    """The stored digest, 16 bytes, where the blob has one."""
     try:
         digest = base64.b64decode(headers.get("Content-MD5", ""), validate=True)
     except binascii.Error:

@@ -144,17 +144,18 @@ STEPS: tuple[str, ...] = (
         progress jsonb NOT NULL DEFAULT '{{}}',       -- where to go on, and the totals up to there
         numeric_ids boolean
     );
-    CREATE TABLE {s}.referenced (                     -- what the newest complete count found, a row a profile and file
+    CREATE TABLE {s}.referenced (                     -- the files that the newest complete count found
         file_id    uuid NOT NULL,
         container  text NOT NULL,
         blob       text NOT NULL,
-        profile_id text NOT NULL,
-        alive      boolean NOT NULL,                  -- the profile is not deleted
-        to_move    boolean NOT NULL,                  -- one of its references names the source
+        profiles   integer NOT NULL,                  -- that refer to it
+        a_profile  text NOT NULL,                     -- one of them
+        alive      boolean NOT NULL,                  -- one of them is not deleted
+        to_move    boolean NOT NULL,                  -- one that is not deleted names the source
         too_long   boolean NOT NULL,                  -- the key is longer than S3 takes
-        count_id   integer NOT NULL
+        count_id   integer NOT NULL,
+        PRIMARY KEY (file_id, count_id)
     ) PARTITION BY LIST (count_id);
-    CREATE INDEX referenced_file ON {s}.referenced (file_id);
     CREATE TABLE {s}.counted (                        -- files to move of each profile, in id order
         count_id integer NOT NULL,
         ordinal  integer NOT NULL,                    -- of the batch
@@ -185,7 +186,9 @@ STEPS: tuple[str, ...] = (
         details  jsonb NOT NULL DEFAULT '{{}}'
     );
     CREATE TABLE {s}.removed (
-        file_id     uuid PRIMARY KEY,
+        removed_id  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        file_id     uuid NOT NULL,
+        range_id    integer NOT NULL REFERENCES {s}.ranges, -- that was held for it
         container   text NOT NULL,
         blob        text NOT NULL,
         key         text NOT NULL,                    -- of the copy that was proven in the same step
@@ -198,6 +201,8 @@ STEPS: tuple[str, ...] = (
         begun_at    timestamptz NOT NULL DEFAULT now(),
         ended_at    timestamptz                       -- null: cut off, perhaps before the source was asked
     );
+    CREATE INDEX removed_file ON {s}.removed (file_id);
+    CREATE UNIQUE INDEX removed_begun ON {s}.removed (file_id) WHERE ended_at IS NULL;
     """,
 )
 """Each step once released is never edited; the next change is a further step."""

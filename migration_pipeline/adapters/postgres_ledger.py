@@ -1,7 +1,7 @@
 """The ledger: Postgres schema `migration`. Holds names, outcomes and digests; never a query string or a secret."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -10,9 +10,14 @@ from psycopg import errors, sql
 from psycopg.types.json import Jsonb
 
 from migration_pipeline.adapters.ledger_control import LedgerControl
+from migration_pipeline.adapters.ledger_counts import LedgerCounts
+from migration_pipeline.adapters.ledger_found import LedgerFound
 from migration_pipeline.adapters.ledger_inventory import LedgerInventory
+from migration_pipeline.adapters.ledger_listings import LedgerListings
+from migration_pipeline.adapters.ledger_orphans import LedgerOrphans
 from migration_pipeline.adapters.ledger_overview import Overview
 from migration_pipeline.adapters.ledger_phases import LedgerPhases
+from migration_pipeline.adapters.ledger_removal import LedgerRemoval
 from migration_pipeline.adapters.ledger_schema import bring_up_to_date, is_there
 from migration_pipeline.adapters.ledger_status import is_done
 from migration_pipeline.adapters.postgres import connect, in_transaction, translated
@@ -53,6 +58,11 @@ class PostgresLedger:
         self.control = LedgerControl(self._in_transaction, self.query, schema)
         self.phases = LedgerPhases(self._in_transaction, self.query, schema)
         self.inventory = LedgerInventory(self.query)
+        self.listings = LedgerListings(self._in_transaction, lambda: connect(url, setting=SETTING), schema)
+        self.counts = LedgerCounts(self._in_transaction, self.query, schema)
+        self.found = LedgerFound(self.query)
+        self.orphans = LedgerOrphans(self._in_transaction, self.query, schema)
+        self.removal = LedgerRemoval(self._in_transaction, self.query, url, schema, self.held)
         self._connection = connect(url, setting=SETTING)
         try:
             with translated("ledger.schema"):
@@ -183,6 +193,12 @@ class PostgresLedger:
             [[file.file_id for file in files]],
         )
         return {SourceFile(*row[:2]): known_file(*row[2:]) for row in rows}
+
+    def removed(self, files: Collection[SourceFile]) -> set[SourceFile]:
+        return self.removal.removed(files)
+
+    def source_kept(self) -> AbstractContextManager[None]:
+        return self.removal.kept()
 
     def dropped(self, *, seconds: float) -> Sequence[Dropped]:
         rows = self.query(

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
 import psycopg
@@ -273,6 +274,15 @@ class PostgresRangeLedger:
                     " rolled_back_at = CASE WHEN %s THEN now() END WHERE range_id = %s"
                 ),
                 [Jsonb(report), rolled_back, self._bounds.ordinal],
+            )
+
+        self._write(work)
+
+    def audited(self, began: datetime, findings: Mapping[str, int]) -> None:
+        def work(cursor: _Cursor) -> None:
+            cursor.execute(
+                self._sql("UPDATE {s}.ranges SET audited_at = %s, findings = %s WHERE range_id = %s"),
+                [began, Jsonb(dict(findings)), self._bounds.ordinal],
             )
 
         self._write(work)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from migration_pipeline.core.each import ask_each
-from migration_pipeline.core.findings import Facts, Finding, classify
+from migration_pipeline.core.findings import ACCEPTED, Facts, Finding, classify
 from migration_pipeline.core.migrate import Stores
 from migration_pipeline.core.model import KnownFile, Profile, ProfileId, SourceFile
 from migration_pipeline.core.ports import ObjectFacts, RangeLedger
@@ -14,6 +14,9 @@ from migration_pipeline.core.urls import Reference, UrlKind, UrlRules
 
 _AT_ONCE = 32
 _MAX_EXAMPLES = 20
+
+WAIVED = "waived"
+"""What audits call those waiting references whose file an operator waived."""
 
 Known = Mapping[SourceFile, KnownFile]
 
@@ -31,18 +34,28 @@ class Audited:
 
     Attributes:
         findings: references by finding; orphan copies are files.
+        waived: those of them to files that an operator let profiles go on without.
         examples: of each finding but sound ones, the first few.
     """
 
     key: str
     profiles: int = 0
     findings: Counter[Finding] = field(default_factory=Counter)
+    waived: Counter[Finding] = field(default_factory=Counter)
     examples: dict[Finding, list[Example]] = field(default_factory=dict)
 
     @property
     def severity(self) -> int:
         """The worst of all findings."""
         return max((finding.severity for finding, count in self.findings.items() if count), default=0)
+
+    def to_keep(self) -> dict[str, int]:
+        """For the ledger: references by finding, and how many of some are known and let be."""
+        return {
+            **{finding.value: self.findings[finding] for finding in Finding},
+            ACCEPTED: self.waived[Finding.DANGLING],
+            WAIVED: self.waived[Finding.WAITING],
+        }
 
     def add(self, finding: Finding, example: Example) -> None:
         """Count one."""
@@ -62,7 +75,7 @@ class _Item(NamedTuple):
 
 
 def audit_range(range_key: str, stores: Stores, *, read: bool = False) -> Audited:
-    """Look at every reference of a range's profiles; nothing is written to any store.
+    """Look at every reference of a range's profiles; nothing is written to any store but the ledger, which keeps it.
 
     Args:
         range_key: a planned range.
@@ -74,6 +87,7 @@ def audit_range(range_key: str, stores: Stores, *, read: bool = False) -> Audite
         Fatal: the range is unknown, or a whole store refuses us.
     """
     with stores.ledger.hold(range_key, run=False) as (bounds, ledger):
+        began = stores.ledger.now()
         audited, known, held = Audited(range_key), ledger.known(), set[str]()
         for batch in stores.profiles.read(bounds):
             items = list(_items(batch, stores))
@@ -82,6 +96,7 @@ def audit_range(range_key: str, stores: Stores, *, read: bool = False) -> Audite
             audited.profiles += len(batch) - len(deleted)
             _judge([item for item in items if item.profile_id not in deleted], known, stores, audited, read=read)
         _look_for_orphans(known, held, ledger, stores, audited)
+        ledger.audited(began, audited.to_keep())
     return audited
 
 
@@ -109,6 +124,8 @@ def _judge(items: Sequence[_Item], known: Known, stores: Stores, audited: Audite
     for item, finding in findings:
         if not (finding.severity and (item.profile_id, item.reference) in gone):
             audited.add(finding, Example(item.profile_id, item.reference.shown))
+            state = known.get(item.reference.file) if item.reference.file is not None else None
+            audited.waived[finding] += state is not None and state.waived
 
 
 def _findings(items: Sequence[_Item], known: Known, stores: Stores, *, read: bool) -> list[tuple[_Item, Finding]]:

@@ -303,6 +303,12 @@ class Ledger(Protocol):
     def request(self, range_keys: Sequence[str], why: str) -> None:
         """Ask for a run of these ranges; a run that begins later fulfils it."""
 
+    def removed(self, files: Collection[SourceFile]) -> set[SourceFile]:
+        """Those of the files whose blob was removed from the source, or is about to be."""
+
+    def source_kept(self) -> AbstractContextManager[None]:
+        """Have nobody remove blobs from the source meanwhile; raises `Fatal` where somebody does."""
+
     def now(self) -> datetime:
         """By the ledger's clock."""
 

@@ -5,11 +5,12 @@ and so do the copies: migrating again finds them.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from migration_pipeline.core.control import Say
 from migration_pipeline.core.each import ask_each
+from migration_pipeline.core.errors import Fatal
 from migration_pipeline.core.migrate import Stores
 from migration_pipeline.core.model import (
     KnownFile,
@@ -81,11 +82,20 @@ def roll_back_range(
 
     Raises:
         RangeBusy: another run holds the range.
-        Fatal: the range is unknown, or a whole store refuses us.
+        Fatal: the range is unknown, blobs of it were removed from the source, or a whole store refuses us.
     """
+    with stores.ledger.source_kept():
+        # Asked first, so that a refusal leaves the range, and its audit, as they are.
+        with stores.ledger.hold(range_key, run=False) as (bounds, ledger):
+            _refuse_removed(range_key, {*ledger.known(), *_copied(bounds, stores)}, stores)
+        return _roll_back(range_key, stores, without_queries=without_queries, say=say)
+
+
+def _roll_back(range_key: str, stores: Stores, *, without_queries: bool, say: Say) -> RolledBack:
     with stores.ledger.hold(range_key) as (bounds, ledger):
         done = RolledBack(range_key)
         files = _copied(bounds, stores)
+        _refuse_removed(range_key, files, stores)
         back = _Back(stores, files, ledger.spellings(), without_queries=without_queries)
         say(f"{len(back.ready)} of {len(files)} files can go back")
         _clear_flags(bounds, stores, done, set(ledger.profiles_with_files()))
@@ -97,6 +107,18 @@ def roll_back_range(
         _look_again(bounds, stores, back, done)
         ledger.finish(done.counters(), rolled_back=done.complete)
     return done
+
+
+def _refuse_removed(range_key: str, files: Collection[SourceFile], stores: Stores) -> None:
+    """Nothing of a range goes back to a source that does not have all of it."""
+    removed = stores.ledger.removed(files)
+    if removed:
+        raise Fatal(
+            f"{len(removed)} files of range {range_key} were removed from the source, or archived there, "
+            f"{min(removed)} for example: it cannot be rolled back any more.",
+            setting="RANGES",
+            remedy="The bytes are in S3. While the account keeps deleted blobs they can be undeleted there by hand.",
+        )
 
 
 def _clear_flags(bounds: ProfileRange, stores: Stores, done: RolledBack, had_files: set[ProfileId]) -> None:

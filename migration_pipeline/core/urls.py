@@ -158,6 +158,11 @@ class UrlRules:
         self._source = _base(self._account_url, "source.account_url")
         self._targets = tuple(_base(url, "target.public_base_url") for url in (self._public_base, *other_target_urls))
 
+    @property
+    def source_hosts(self) -> list[str]:
+        """In lower case: every reference to the source holds one of these, in whatever case."""
+        return sorted({self._source.host, *self._aliases})
+
     def classify(self, text: str) -> Reference | None:
         """What `text` is to us; `None` where it is no URL at all."""
         match = _URL.match(text.strip(" \t\r\n"))
