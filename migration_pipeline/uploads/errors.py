@@ -14,7 +14,15 @@ class Refused(UploadsError):  # noqa: N818 - says what became of the wish
 
 
 class NotConfirmed(Refused):
-    """An upload is not there, or is not what was allowed: write no reference to it."""
+    """An upload is not there, or is not what was allowed: write no reference to it.
+
+    Attributes:
+        there: something is stored that was not allowed, and may be discarded.
+    """
+
+    def __init__(self, reason: str, *, there: bool = False) -> None:
+        super().__init__(reason)
+        self.there = there
 
 
 class StoreTrouble(UploadsError):  # noqa: N818 - says who has trouble

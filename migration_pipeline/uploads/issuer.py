@@ -75,9 +75,9 @@ class StoreUploads(ABC):
             extension = self._rules.check_type(stored.content_type)
             self._rules.check_size(stored.size)
         except Refused as reason:
-            raise NotConfirmed(str(reason)) from None
+            raise NotConfirmed(str(reason), there=True) from None
         if not self._keys.belongs_to(key, profile, extension):
-            raise NotConfirmed(f"{stored.content_type!r} is not what this name was given for")
+            raise NotConfirmed(f"{stored.content_type!r} is not what this name was given for", there=True)
         return Confirmed(
             store=self.store,
             key=key,

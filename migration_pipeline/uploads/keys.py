@@ -12,8 +12,8 @@ _LITERAL = re.compile(r"[A-Za-z0-9!_.*'()/-]*")
 """Amazon S3 User Guide, "Naming Amazon S3 objects": characters that are safe in keys everywhere."""
 _NAME = "[0-9a-f]{32}"
 _PLACEHOLDERS = ("{profile}", "{name}", "{extension}")
-_CONTAINER = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]|\$(?:root|web|logs)")
-"""Azure: "Naming and Referencing Containers, Blobs, and Metadata"; at least three characters."""
+_CONTAINER = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
+"""Azure: "Naming and Referencing Containers, Blobs, and Metadata"; special ones begin with `$`, as no key of ours does."""
 
 
 @dataclass(frozen=True, slots=True)
