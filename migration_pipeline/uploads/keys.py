@@ -13,7 +13,7 @@ _LITERAL = re.compile(r"[A-Za-z0-9!_.*'()/-]*")
 _NAME = "[0-9a-f]{32}"
 _PLACEHOLDERS = ("{profile}", "{name}", "{extension}")
 _CONTAINER = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
-"""Azure: "Naming and Referencing Containers, Blobs, and Metadata"; special ones begin with `$`, as no key of ours does."""
+"""Azure: "Naming and Referencing Containers, Blobs, and Metadata"; special ones begin with `$`, as our keys do not."""
 
 
 @dataclass(frozen=True, slots=True)

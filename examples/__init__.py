@@ -1,0 +1,1 @@
+"""Apps that use this project, to be read and run."""
