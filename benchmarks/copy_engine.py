@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
@@ -60,7 +61,11 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One engine in one case; medians of the rounds."""
+    """One engine in one case; medians of the rounds.
+
+    Attributes:
+        verified: every object was there after each round, with the bytes of its blob.
+    """
 
     engine: str
     load: str
@@ -82,14 +87,9 @@ SMALL = Load("10 KB", [10 * KB], 1200)
 MIDDLE = Load("100 KB", [100 * KB], 1200)
 BIG = Load("1 MB", [MB], 250)
 MIX = Load("mix of versions", _VERSIONS, 900)
-FULL = (
-    Case(SMALL),
-    Case(MIDDLE),
-    Case(BIG),
-    Case(MIX),
-    Case(MIDDLE, processes=2),
-    Case(MIDDLE, latency_ms=30),
-    Case(MIX, latency_ms=30, processes=2),
+FULL = tuple(
+    Case(load, latency_ms=latency_ms, processes=processes)
+    for processes, latency_ms, load in product((1, 2), (0, 30), (SMALL, MIDDLE, BIG, MIX))
 )
 QUICK = (Case(MIDDLE._replace(count=300)),)
 
@@ -99,7 +99,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one small case, in half a minute; writes no results")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--table", action="store_true", help="measure nothing; print README's table of the results")
     options = parser.parse_args()
+    if options.table:
+        sys.stdout.write(table_of(json.loads(RESULTS.read_text(encoding="utf-8"))))
+        return
     rows: list[Row] = []
     with Bench() as bench:
         for case in QUICK if options.quick else FULL:
@@ -116,6 +120,8 @@ def main() -> None:
         RESULTS.parent.mkdir(exist_ok=True)
         written = {"machine": machine(), "rows": [asdict(row) for row in rows], "ratios": ratios}
         RESULTS.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+    if wrong := [f"{row.engine} ({_case(row)})" for row in rows if not row.verified]:
+        sys.exit(f"Not every object has its blob's bytes: {', '.join(wrong)}")
 
 
 class Bench:
@@ -124,6 +130,7 @@ class Bench:
     def __init__(self) -> None:
         self._stack = ExitStack()
         self._made: dict[str, list[str]] = {}
+        self._digests: dict[tuple[str, str], str] = {}
         self._started: dict[str, Spent] = {}
         self._runs = 0
 
@@ -160,6 +167,7 @@ class Bench:
             blob.stage_block(blocks[-1], block)
         settings = ContentSettings(content_type="video/mp4", content_md5=bytearray(digest.digest()))
         blob.commit_block_list(blocks, content_settings=settings)
+        self._digests[case.load.name, "large"] = digest.hexdigest()
         return self._measure(OURS, case, names=["large", *names], size=2000 * MB + 300 * 100 * KB)
 
     def _measure(self, engine: str, case: Case, *, names: Sequence[str] = (), size: int = 0) -> Row:
@@ -182,7 +190,7 @@ class Bench:
             with ThreadPoolExecutor() as pool:
                 spent = list(pool.map(lambda share: _run(engine, share), shares))
         seconds = max(one.seconds for one in spent) - start.seconds
-        self._clear(task.prefix, len(names))
+        verified = self._clear(task.prefix, {name: self._digests[case.load.name, name] for name in names})
         total = size or sum(case.load.sizes[n % len(case.load.sizes)] for n in range(len(names)))
         return Row(
             engine,
@@ -196,7 +204,7 @@ class Bench:
             round(1000 * (sum(one.cpu for one in spent) - len(spent) * start.cpu) / len(names), 3),
             round(total / seconds / MB, 1),
             round(sum(one.rss for one in spent), 1),
-            verified=True,
+            verified=verified,
         )
 
     def _start_up(self, engine: str, task: Task) -> "Spent":
@@ -236,6 +244,9 @@ class Bench:
             made = random.Random(load.name)  # noqa: S311 - bytes
             bodies = {size: made.randbytes(size) for size in load.sizes}
             self._made[load.name] = [f"{n:06}.jpg" for n in range(load.count)]
+            digests = {size: hashlib.md5(body, usedforsecurity=False).hexdigest() for size, body in bodies.items()}
+            for number, name in enumerate(self._made[load.name]):
+                self._digests[load.name, name] = digests[load.sizes[number % len(load.sizes)]]
 
             def upload(number: int) -> None:
                 body = bodies[load.sizes[number % len(load.sizes)]]
@@ -247,15 +258,27 @@ class Bench:
                 list(pool.map(upload, range(load.count)))
         return container, self._made[load.name]
 
-    def _clear(self, prefix: str, expected: int) -> None:
-        """Remove what a run wrote, and make sure that it was everything."""
-        found = 0
+    def _clear(self, prefix: str, expected: Mapping[str, str]) -> bool:
+        """Remove what a run wrote; whether it was everything, with the digests that it must have."""
+        found: dict[str, str] = {}
         for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._sandbox.bucket, Prefix=prefix):
-            keys = [{"Key": item["Key"]} for item in page.get("Contents", [])]
-            found += len(keys)
-            self._s3.delete_objects(Bucket=self._sandbox.bucket, Delete={"Objects": keys, "Quiet": True})
-        if found != expected:
-            sys.exit(f"{found} of {expected} files arrived under {prefix}")
+            keys = [item["Key"] for item in page.get("Contents", [])]
+            found |= {
+                item["Key"].removeprefix(prefix): self._digest(item["Key"], item["ETag"].strip('"'))
+                for item in page.get("Contents", [])
+            }
+            objects = [{"Key": key} for key in keys]
+            self._s3.delete_objects(Bucket=self._sandbox.bucket, Delete={"Objects": objects, "Quiet": True})
+        return found == expected
+
+    def _digest(self, key: str, etag: str) -> str:
+        """The store's own MD5 of what it holds; of an upload in parts it has none, so that is read."""
+        if "-" not in etag:
+            return etag
+        digest = hashlib.md5(usedforsecurity=False)
+        for chunk in self._s3.get_object(Bucket=self._sandbox.bucket, Key=key)["Body"].iter_chunks(MB):
+            digest.update(chunk)
+        return digest.hexdigest()
 
 
 class Spent(NamedTuple):
@@ -283,7 +306,9 @@ def median(rows: Sequence[Row]) -> Row:
     """The rounds as one."""
     figures = ("files_per_s", "cpu_ms_per_file", "mb_per_s", "peak_rss_mb")
     return replace(
-        rows[0], **{name: round(statistics.median(getattr(row, name) for row in rows), 3) for name in figures}
+        rows[0],
+        verified=all(row.verified for row in rows),
+        **{name: round(statistics.median(getattr(row, name) for row in rows), 3) for name in figures},
     )
 
 
@@ -305,12 +330,32 @@ def _case(row: Row) -> str:
 def show(rows: Sequence[Row]) -> None:
     """A table for people."""
     table = Table(title=_case(rows[0]))
-    for name in ("engine", "files/s", "CPU ms/file", "MB/s", "peak MB"):
+    for name in ("engine", "files/s", "CPU ms/file", "MB/s", "peak MB", "verified"):
         table.add_column(name, justify="left" if name == "engine" else "right")
     for row in rows:
-        figures = (row.files_per_s, row.cpu_ms_per_file, row.mb_per_s, row.peak_rss_mb)
+        figures = (row.files_per_s, row.cpu_ms_per_file, row.mb_per_s, row.peak_rss_mb, row.verified)
         table.add_row(row.engine, *map(str, figures))
     Console().print(table)
+
+
+def table_of(written: Mapping[str, Any]) -> str:
+    """The results as README's table: a line for each case."""
+    cases: dict[tuple[int, int, str], dict[str, dict[str, Any]]] = {}
+    for row in written["rows"]:
+        cases.setdefault((row["processes"], row["latency_ms"], row["load"]), {})[row["engine"]] = row
+    lines = [
+        "| files | processes | added latency | CPU ms a file: ours | rclone | boto3 threads | aiobotocore |"
+        + " files/s: ours | rclone | peak MB: ours | rclone |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for (processes, latency_ms, load), engines in cases.items():
+        if engines.keys() == set(ENGINES):
+            cpu = [f"{engines[name]['cpu_ms_per_file']:.2f}" for name in ENGINES]
+            pair = [engines[name] for name in (OURS, "rclone")]
+            rate = [f"{row['files_per_s']:.0f}" for row in pair]
+            peak = [f"{row['peak_rss_mb']:.0f}" for row in pair]
+            lines.append(f"| {' | '.join([load, str(processes), f'{latency_ms} ms', *cpu, *rate, *peak])} |")
+    return "\n".join(lines) + "\n"
 
 
 def show_latency(rows: Sequence[Row]) -> None:
