@@ -29,6 +29,12 @@ def one_file(sandbox: Sandbox) -> Files:
     return store_files(sandbox, {"a.jpg": b"bytes"})
 
 
+@pytest.fixture(scope="module")
+def odd_file(sandbox: Sandbox) -> Files:
+    """Of a name that boto3 carries and obstore would change."""
+    return store_files(sandbox, {"folder//odd.jpg": b"bytes"})
+
+
 @pytest.fixture
 def bucket(sandbox: Sandbox) -> Iterator[str]:
     with fresh_bucket(sandbox) as (_, name):
@@ -47,11 +53,15 @@ def test_azure(sandbox: Sandbox, one_file: Files, bucket: str, status: str, code
     check(sandbox, one_file, bucket, then, source=Fault("status", match="^GET", answer=answer))
 
 
+@pytest.mark.parametrize("named", ["one_file", "odd_file"])
 @pytest.mark.parametrize(("status", "code", "then"), S3)
-def test_s3(sandbox: Sandbox, one_file: Files, bucket: str, status: str, code: str, then: str) -> None:
+def test_s3(
+    sandbox: Sandbox, request: pytest.FixtureRequest, bucket: str, status: str, code: str, then: str, named: str
+) -> None:
     body = "" if code == "-" else f"<?xml version='1.0' encoding='UTF-8'?><Error><Code>{code}</Code></Error>"
     answer = f"{status} Said\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n\r\n{body}"
-    check(sandbox, one_file, bucket, then, target=Fault("status", match="^PUT", answer=answer))
+    files = request.getfixturevalue(named)
+    check(sandbox, files, bucket, then, target=Fault("status", match="^PUT", answer=answer))
 
 
 def test_a_body_of_unknown_length_is_not_taken(sandbox: Sandbox, one_file: Files) -> None:
