@@ -209,7 +209,10 @@ class Inventory(_Section):
     orphans: Literal["leave", "list", "copy"] = Field(
         default="leave", description="Blobs that nobody refers to: only counted, listed in a file, or copied."
     )
-    orphan_prefix: str = Field(default="orphans/", description="Put before the keys of orphans that are copied.")
+    orphan_prefix: Identifier = Field(default="orphans/", description="Put before the keys of orphans that are copied.")
+    orphan_after_hours: float = Field(
+        default=24, ge=0, description="A blob that nobody refers to must be that old, to be an orphan."
+    )
 
 
 class Cutover(_Section):

@@ -1,10 +1,13 @@
 """The composition root: opens the stores that the settings name."""
 
+import hashlib
+import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from typing import TypeVar
 
 from migration_pipeline.adapters.azure_blob import AzureBlobSource, AzureCredentials
+from migration_pipeline.adapters.azure_listing import AzureListing
 from migration_pipeline.adapters.azure_probe import AzureBlobProbe
 from migration_pipeline.adapters.azure_removal import AzureBlobRemoval
 from migration_pipeline.adapters.no_documents import NoDocuments
@@ -21,6 +24,7 @@ from migration_pipeline.core.control import Breaker, Limits, StandingOrders, Win
 from migration_pipeline.core.copy_file import CopyLimits
 from migration_pipeline.core.errors import SettingsError
 from migration_pipeline.core.migrate import Stores
+from migration_pipeline.core.model import SourceFile
 from migration_pipeline.core.plan import RangeSize
 from migration_pipeline.core.ports import DocumentStore, SourceStore, TargetStore
 from migration_pipeline.core.removal_ports import How
@@ -48,14 +52,7 @@ def url_rules(settings: Settings) -> UrlRules:
                 setting="source.alias_hosts",
                 remedy="Name one of source.containers.",
             )
-    rules = UrlRules(
-        account_url=settings.source.account_url,
-        containers=settings.source.containers,
-        alias_hosts=settings.source.alias_hosts,
-        public_base_url=settings.target.public_base_url,
-        other_target_urls=_bucket_urls(settings),
-        keys=keys,
-    )
+    rules = _rules(settings, keys)
     probe = rules.classify(f"{settings.target.public_base_url}/probe")
     if probe is None or probe.kind is not UrlKind.TARGET:
         raise SettingsError(
@@ -63,6 +60,36 @@ def url_rules(settings: Settings) -> UrlRules:
             setting="target.public_base_url",
             remedy="Give S3 a host of its own: one host cannot serve both stores during the migration.",
         )
+    return rules
+
+
+def _rules(settings: Settings, keys: KeyTemplate) -> UrlRules:
+    return UrlRules(
+        account_url=settings.source.account_url,
+        containers=settings.source.containers,
+        alias_hosts=settings.source.alias_hosts,
+        public_base_url=settings.target.public_base_url,
+        other_target_urls=_bucket_urls(settings),
+        keys=keys,
+    )
+
+
+def orphan_rules(settings: Settings) -> UrlRules:
+    """The rules by which orphans get their keys: under a prefix of their own.
+
+    Raises:
+        SettingsError: the prefix does not keep them apart from the files that somebody refers to.
+    """
+    usual, prefix = url_rules(settings), settings.inventory.orphan_prefix
+    rules = _rules(settings, KeyTemplate(prefix + settings.target.prefix, settings.target.key_template))
+    for container in settings.source.containers:
+        file = SourceFile(container, "probe")
+        if usual.file_of(rules.key_of(file)) is not None:
+            raise SettingsError(
+                f"{prefix!r} could be the beginning of a file's own key.",
+                setting="inventory.orphan_prefix",
+                remedy="Choose one that no key begins with, or give target.prefix a value.",
+            )
     return rules
 
 
@@ -165,6 +192,31 @@ def _credentials(settings: Settings) -> AzureCredentials:
         account_key=secrets.azure_key.get_secret_value() if secrets.azure_key else None,
         sas_token=secrets.azure_sas.get_secret_value() if secrets.azure_sas else None,
     )
+
+
+def open_listing(settings: Settings) -> AzureListing:
+    """The source, for listing what it holds."""
+    copy = settings.copy_
+    return AzureListing(
+        settings.source.account_url,
+        _credentials(settings),
+        timeout=copy.timeout_seconds,
+        patience=copy.patience_seconds,
+    )
+
+
+def what_refers(settings: Settings) -> str:
+    """Tells settings apart under which other things would be references, or other files meant by them."""
+    parts = settings.model_dump(
+        mode="json",
+        include={
+            "source": True,
+            "target": {"bucket", "region", "prefix", "key_template", "public_base_url", "endpoint_url"},
+            "database": True,
+            "firebase": {"kind", "project_id", "database_url", "document", "fields"},
+        },
+    )
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def open_target(settings: Settings) -> S3Target:

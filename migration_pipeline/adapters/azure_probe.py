@@ -2,11 +2,13 @@
 
 import re
 from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from html import unescape
 from urllib.parse import quote, unquote
 
-from migration_pipeline.adapters.azure_blob import AzureBlobSource
+from migration_pipeline.adapters.azure_blob import AzureBlobSource, content_md5
 from migration_pipeline.core.errors import Permanent
+from migration_pipeline.core.inventory import Listed
 from migration_pipeline.core.model import Outcome, SourceFile
 
 
@@ -20,6 +22,25 @@ class AzureBlobProbe(AzureBlobSource):
         if response.headers.get("x-ms-access-tier") == "Archive":
             raise Permanent(Outcome.SOURCE_ARCHIVED, "the blob is archived")
         return int(response.headers.get("Content-Length", 0))
+
+    async def look(self, file: SourceFile) -> Listed | None:
+        """The blob as a listing would show it now; `None` where there is none."""
+        try:
+            response = await self._answer_for(file, {}, "HEAD")
+        except Permanent as error:
+            if error.outcome is Outcome.SOURCE_MISSING:
+                return None
+            raise
+        response.release()
+        headers = response.headers
+        return Listed(
+            file,
+            int(headers.get("Content-Length", 0)),
+            content_md5(headers),
+            headers.get("ETag"),
+            headers.get("x-ms-access-tier"),
+            parsedate_to_datetime(headers["Last-Modified"]),
+        )
 
     async def first_blob(self, container: str) -> str | None:
         """The name of the container's first blob; `None` where it holds none. Needs the right to list."""

@@ -1,6 +1,7 @@
 """The ledger's inventory: what the source held when it was listed last."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
@@ -29,10 +30,12 @@ class Listing(NamedTuple):
     bytes: int
 
 
-class Newer(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Newer:
     """Blobs that were written after some moment.
 
     Attributes:
+        count: how many.
         newest_at: of the last of them; `None` where there is none.
         examples: the newest ones, with the time of each.
     """

@@ -134,7 +134,7 @@ STEPS: tuple[str, ...] = (
         written_at timestamptz NOT NULL,              -- Last-Modified
         listing_id integer NOT NULL,                  -- that saw it
         PRIMARY KEY (file_id, listing_id)
-    ) PARTITION BY LIST (listing_id);                 -- a listing under way fills a table of its own, attached at its end
+    ) PARTITION BY LIST (listing_id);                 -- a listing under way fills a table of its own
     CREATE INDEX inventory_written ON {s}.inventory (written_at);
     CREATE TABLE {s}.counts (                         -- passes over all profiles and documents
         count_id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -18,6 +18,7 @@ from migration_pipeline.cli.alerts import alerts
 from migration_pipeline.cli.control import acts, limits, pause, resume, workers
 from migration_pipeline.cli.cutover import cutover
 from migration_pipeline.cli.decommission import decommission
+from migration_pipeline.cli.inventory import inventory
 from migration_pipeline.cli.letters import dead_letters
 from migration_pipeline.cli.plan import plan
 from migration_pipeline.cli.show import (
@@ -173,6 +174,7 @@ def _tell(*, json_: bool) -> Callable[[str], None]:
 
 
 for _command in (
-    alerts, pause, resume, limits, workers, acts, dead_letters, plan, cutover, sweep, erase, audit, rollback, decommission,
+    alerts, pause, resume, limits, workers, acts, dead_letters, inventory, plan, cutover, sweep, erase, audit,
+    rollback, decommission,
 ):  # fmt: skip
     main.add_command(_command)

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from statistics import fmean, pstdev
 
+from migration_pipeline.core.count import Totals
 from migration_pipeline.core.errors import Fatal
 from migration_pipeline.core.model import ProfileId, ProfileRange
 from migration_pipeline.core.plan_ports import Block, ProfileIndex
@@ -47,7 +48,9 @@ class Measure:
     usual: int
 
     def files_of(self, block: Block) -> float:
-        """The block's files, estimated."""
+        """The block's files: counted, or else estimated."""
+        if block.files is not None:
+            return float(block.files)
         return self.files_per_profile * block.profiles + self.files_per_byte * block.bytes
 
     @property
@@ -63,12 +66,26 @@ def measure(size: RangeSize, sampled: Sampled) -> Measure:
     if not mean:
         return Measure(size.profiles, float(size.files), 0.0, 0.0, size.profiles)
     constant, per_byte = _line(sampled.bytes, sampled.files)
+    most, usual = _bounds(size, mean, pstdev(sampled.files))
+    return Measure(size.profiles, most, constant, per_byte, usual)
+
+
+def counted(at: Measure, size: RangeSize, totals: Totals) -> Measure:
+    """Where to cut, with the bounds that a count of all profiles gives instead of a sample's."""
+    if not totals.files:
+        return at
+    most, usual = _bounds(size, totals.files_per_profile, totals.deviation)
+    return replace(at, files=most, usual=usual)
+
+
+def _bounds(size: RangeSize, mean: float, deviation: float) -> tuple[float, int]:
+    """Files of a range at most, and profiles of a usual one."""
     usual = max(1, min(size.profiles, int(size.files / mean)))
     most = float(size.files)
     if usual >= _BLOCKS:  # one profile makes or breaks a smaller range
-        more = max(_LEEWAY * usual * mean, _BY_CHANCE * pstdev(sampled.files) * sqrt(usual))
+        more = max(_LEEWAY * usual * mean, _BY_CHANCE * deviation * sqrt(usual))
         most = min(most, usual * mean + more)
-    return Measure(size.profiles, most, constant, per_byte, usual)
+    return most, usual
 
 
 def _line(bytes_: Sequence[int], files: Sequence[int]) -> tuple[float, float]:
@@ -105,13 +122,21 @@ def _together(blocks: Iterator[Block], at: Measure) -> Iterator[Block]:
     """Blocks put together until the next would exceed a bound; one that does so alone stays alone."""
     held: Block | None = None
     for block in blocks:
-        both = held and Block(held.first, block.last, held.profiles + block.profiles, held.bytes + block.bytes)
+        both = held and _both(held, block, at)
         if held and both and (both.profiles > at.profiles or at.files_of(both) > at.files):
             yield held
             both = None
         held = both or block
     if held:
         yield held
+
+
+def _both(one: Block, other: Block, at: Measure) -> Block:
+    """Two blocks as one; where only one was counted, the other's files are an estimate."""
+    files = None
+    if one.files is not None or other.files is not None:
+        files = round(at.files_of(one) + at.files_of(other))
+    return Block(one.first, other.last, one.profiles + other.profiles, one.bytes + other.bytes, files)
 
 
 def _key_by_ids(after: ProfileId | None, first: ProfileId, last: ProfileId, digits: int) -> str:

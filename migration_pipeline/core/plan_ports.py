@@ -12,12 +12,14 @@ class Block(NamedTuple):
     Attributes:
         profiles: how many.
         bytes: of their own columns with URLs; those of deleted and of flagged profiles do not count.
+        files: that they need from the source, where these were counted.
     """
 
     first: ProfileId
     last: ProfileId
     profiles: int
     bytes: int
+    files: int | None = None
 
 
 class ProfileIndex(Protocol):
