@@ -7,6 +7,8 @@ python -m examples.photo_app --sandbox      # on servers that are started for it
 import argparse
 import os
 import secrets
+import signal
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
@@ -24,6 +26,7 @@ def main() -> None:
     parser.add_argument("--sandbox", action="store_true", help="start servers, and fill them")
     parser.add_argument("--switch", help="before, after, or a moment; instead of UPLOADS_SWITCH")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the sandbox is taken down, too
     with ExitStack() as stack:
         environment: Mapping[str, str] = os.environ
         if given.sandbox:

@@ -74,10 +74,9 @@ def _add_uploading(app: Flask, uploads: Uploads, photos: Photos) -> None:
     def tickets(profile: str) -> Response:
         """What the page uploads one file with."""
         wish = _wish(_json())
-        if _json().get("by") == "form":
-            form = uploads.form_ticket(profile, wish)
-            return jsonify(form.as_json() if form else {"method": None})
-        return jsonify(uploads.put_ticket(profile, wish).as_json())
+        # The page does as the ticket says: so it need not know which store it is, nor when that changes.
+        form = uploads.form_ticket(profile, wish) if _json().get("by") == "form" else None
+        return jsonify((form or uploads.put_ticket(profile, wish)).as_json())
 
     @app.post("/photos")
     @signed_in

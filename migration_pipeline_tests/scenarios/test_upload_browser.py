@@ -19,6 +19,7 @@ from uuid import uuid4
 import boto3
 import psycopg
 import pytest
+from azure.storage.blob import BlobServiceClient, CorsRule
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 from werkzeug.serving import make_server
@@ -26,17 +27,21 @@ from werkzeug.serving import make_server
 from examples.photo_app.app import create_app
 from examples.photo_app.photos import Photos
 from migration_pipeline.core.urls import KeyTemplate, UrlKind, UrlRules
-from migration_pipeline.sandbox import Sandbox
+from migration_pipeline.sandbox import Sandbox, azurite
 from migration_pipeline.uploads import (
+    AzureContainer,
+    AzureUploads,
     FormTicket,
     PutTicket,
     S3Bucket,
     S3Uploads,
+    Switch,
+    SwitchedUploads,
     UploadRules,
     Wish,
     explain,
 )
-from migration_pipeline.uploads.cors import s3_cors
+from migration_pipeline.uploads.cors import azure_cors, s3_cors
 from migration_pipeline_tests.uploads.time_travel import signed_at
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -179,6 +184,11 @@ def send_from(page: Page, ticket: PutTicket | FormTicket, body: bytes, **changed
     return answer
 
 
+CONFIRM = """async (reference) => (await fetch("/photos", {
+  method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ reference }),
+})).status"""
+
+
 def tickets(place: Place, size: int) -> tuple[PutTicket, FormTicket]:
     wish = Wish(content_type="image/jpeg", size=size)
     form = place.uploads.form_ticket(PROFILE, wish)
@@ -221,6 +231,34 @@ def test_a_photo_is_uploaded_and_shown_from_its_new_url(
     found = rules.classify(reference)
     assert found is not None
     assert (found.kind, rules.file_of(key)) == (UrlKind.TARGET, None)
+
+
+@pytest.mark.parametrize("by", ["put", "form"])
+def test_the_same_page_uploads_to_azure_before_the_switch(page: Page, place: Place, sandbox: Sandbox, by: str) -> None:
+    name = f"browser-{uuid4().hex[:12]}"
+    container = AzureContainer(account_url=sandbox.azure_account_url, name=name, account_key=azurite.KEY)
+    azure = AzureUploads(container, RULES)
+    uploads = SwitchedUploads(azure, place.uploads, Switch("before"))
+    app = create_app(uploads, Photos(place.database_url), secret="sandbox")
+    with BlobServiceClient(sandbox.azure_account_url, azurite.KEY) as account, served(app) as origin:
+        account.create_container(name, public_access="blob")
+        account.set_service_properties(cors=[CorsRule(**azure_cors([origin]))])
+        try:
+            page.goto(origin)  # still signed in: cookies are of a host, whatever its port
+            count = page.locator(".photos img").count()
+            body = picture("PNG")
+            choose_and_upload(page, {"name": "me.png", "mimeType": "image/png", "buffer": body}, by)
+            page.wait_for_function("count => document.querySelectorAll('.photos img').length > count", arg=count)
+            reference = place.photos()[-1]["original"]
+            assert reference.startswith(f"{sandbox.azure_account_url}/{name}/u/{PROFILE}/")
+            assert page.locator(f"img[src='{reference}']").evaluate("i => i.decode().then(() => i.naturalWidth)") == 64
+            page.goto(place.foreign_origin)
+            ticket = azure.put_ticket(PROFILE, Wish(content_type="image/png", size=len(body)))
+            assert send_from(page, ticket, body) == {"error": "TypeError: Failed to fetch"}
+            assert not account.get_blob_client(name, ticket.key).exists()
+        finally:
+            account.set_service_properties(cors=[])
+            account.delete_container(name)
 
 
 def test_the_app_gives_no_ticket_for_what_is_not_allowed(page: Page, place: Place) -> None:
@@ -337,17 +375,26 @@ def test_the_app_writes_no_reference_to_what_is_not_there_or_not_its_own(page: P
     place.client.put_object(Bucket=place.bucket.name, Key=theirs.key, Body=bytes(1000), ContentType="image/jpeg")
     place.client.put_object(Bucket=place.bucket.name, Key=wrong.key, Body=bytes(1000), ContentType="text/html")
     page.goto(place.origin)
-    confirm = """async (reference) => (await fetch("/photos", {
-      method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ reference }),
-    })).status"""
     foreign = "https://evil.example/a.jpg"
     for reference in (put.reference, theirs.reference, wrong.reference, foreign, ""):
-        assert page.evaluate(confirm, reference) == 422
+        assert page.evaluate(CONFIRM, reference) == 422
     assert place.photos() == before
     assert place.photos("8") == []
     # What is not what was allowed goes; what is another's stays.
     assert wrong.key not in place.objects()
     assert theirs.key in place.objects()
+
+
+def test_a_file_that_a_row_refers_to_is_never_discarded(page: Page, place: Place) -> None:
+    """Its uploader can replace it by a form until that ends; what is shown then is theirs, but it is there."""
+    body = picture("JPEG")
+    _, form = tickets(place, len(body))
+    page.goto(place.origin)
+    assert send_from(page, form, body)["status"] == 201
+    assert page.evaluate(CONFIRM, form.reference) == 201
+    place.client.put_object(Bucket=place.bucket.name, Key=form.key, Body=b"<p>", ContentType="text/html")
+    assert page.evaluate(CONFIRM, form.reference) == 422
+    assert form.key in place.objects()
 
 
 def test_a_confirmation_sent_twice_adds_one_photo(page: Page, place: Place) -> None:
