@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench bench-pipeline bench-control bench-backfill bench-rewrites burst screenshots soak soak-faults soak-kill workload install lock clean
+.PHONY: demo test check bench bench-pipeline bench-control bench-backfill bench-rewrites bench-inventory burst screenshots soak soak-faults soak-kill workload install lock clean
 
 ## demo: migrate a made-up app on real servers of this machine; KEEP=1 leaves the Dagster UI running
 demo: install
@@ -64,6 +64,10 @@ bench-backfill: install
 ## bench-rewrites: how fast references are re-pointed, and in how much memory
 bench-rewrites: install
 	$(BIN)/python -m benchmarks.rewrites
+
+## bench-inventory: a report of ten million rows, and 200,000 blobs listed, into Postgres
+bench-inventory: install
+	$(BIN)/python -m benchmarks.inventory --out benchmarks/results/inventory.json
 
 install: $(VENV)/installed
 

@@ -6,6 +6,7 @@ from migration_pipeline.defs.alerts import alerts
 from migration_pipeline.defs.cutover import JOBS as CUTOVER_JOBS
 from migration_pipeline.defs.cutover import cutover
 from migration_pipeline.defs.decommission import decommission_job, decommissioned_source
+from migration_pipeline.defs.inventory import inventory_job, inventory_schedule, orphan_copies, source_inventory
 from migration_pipeline.defs.letters import dead_letters
 from migration_pipeline.defs.metrics import metrics
 from migration_pipeline.defs.migrated import migrate_job, migrated_range
@@ -32,6 +33,8 @@ from migration_pipeline.defs.watchdog import watchdog
 
 defs = dg.Definitions(
     assets=[
+        source_inventory,
+        orphan_copies,
         profile_ranges,
         migrated_range,
         dead_letters,
@@ -44,8 +47,18 @@ defs = dg.Definitions(
         orders,
         cutover,
     ],
-    jobs=[migrate_job, sweep_job, erase_job, audit_job, rollback_job, decommission_job, *OPERATOR_JOBS, *CUTOVER_JOBS],
-    schedules=[sweep_schedule, erase_schedule],
+    jobs=[
+        migrate_job,
+        inventory_job,
+        sweep_job,
+        erase_job,
+        audit_job,
+        rollback_job,
+        decommission_job,
+        *OPERATOR_JOBS,
+        *CUTOVER_JOBS,
+    ],
+    schedules=[inventory_schedule, sweep_schedule, erase_schedule],
     sensors=[alerts, metrics, new_ranges, operator_acts, requested_ranges, watchdog],
     resources={"migration": Migration()},
     # One process a run, at a quarter of the multiprocess default's CPU. It stands here and not on the job, because

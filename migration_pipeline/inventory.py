@@ -125,6 +125,14 @@ def read(ledger: PostgresLedger, report: Report, containers: Sequence[str], say:
     if report.containers is not None and set(containers) - set(report.containers):
         left_out = ", ".join(sorted(set(containers) - set(report.containers)))
         raise Fatal(f"the report leaves out {left_out}.", setting="--report", remedy="Make one of all containers.")
+    newest = ledger.inventory.newest_listing(containers)
+    if newest is not None and newest.began_at > report.began_at:
+        days = f"{report.began_at:%Y-%m-%d %H:%M} UTC, and the inventory of {newest.began_at:%Y-%m-%d %H:%M} UTC"
+        raise Fatal(
+            f"the report is of {days}.",
+            setting="--report",
+            remedy="Take a newer one, or list.",
+        )
     begun = ledger.listings.begin(report.name, containers, began_at=report.began_at)
     seen = _Seen(ledger, begun)
     try:

@@ -1,15 +1,20 @@
 """Planning, for the command, the asset and the sensor alike: ranges for the profiles that have none."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from itertools import islice
+from typing import NamedTuple
 
+from migration_pipeline.adapters.ledger_counts import Counting
 from migration_pipeline.adapters.postgres_ledger import PostgresLedger
 from migration_pipeline.core import estimate as estimating
 from migration_pipeline.core.estimate import Estimate, Prices, Speed
-from migration_pipeline.core.model import ProfileRange
-from migration_pipeline.core.plan import Measure, measure, plan_ranges
-from migration_pipeline.core.plan_ports import ProfileIndex
+from migration_pipeline.core.inventory import Found
+from migration_pipeline.core.model import Outcome, Profile, ProfileId, ProfileRange, SourceFile
+from migration_pipeline.core.plan import Measure, counted, measure, plan_ranges
+from migration_pipeline.core.plan_ports import Block, ProfileIndex
 from migration_pipeline.core.sample import Sampled, SampledFiles, sample, sample_files
 from migration_pipeline.event_loop import run
 from migration_pipeline.settings import Settings
@@ -20,10 +25,13 @@ from migration_pipeline.stores import (
     open_source_probe,
     range_size,
     url_rules,
+    what_refers,
 )
 
 _MEASURE = "where ranges are cut"  # what the ledger keeps it under
 _STRETCH_SECONDS = 10  # that progress is counted by
+_STOCK_HOLDS = timedelta(days=7)
+_SHOWN = 5
 _LATELY = 360  # stretches at work, the newest: an hour of them
 
 
@@ -36,12 +44,16 @@ class Planned:
         new: those among them that are not kept yet.
         measure: where ranges are cut, by the settings and a sample of profiles.
         sampled: what a sample of profiles says of all.
+        stock: the inventory and the count that figures and cuts are exact by, where there are such.
+        why_sampled: why there are none, in words.
     """
 
     ranges: list[ProfileRange]
     new: list[ProfileRange]
     measure: Measure
     sampled: Sampled
+    stock: "Stock | None" = None
+    why_sampled: str = ""
 
     @property
     def profiles_a_range(self) -> int:
@@ -59,6 +71,54 @@ class Planned:
         return [item.key for item in self.ranges]
 
 
+class Stock(NamedTuple):
+    """What the source holds, and what all profiles refer to, both of the same time."""
+
+    found: Found
+    counting: Counting
+
+
+def stock_of(settings: Settings, ledger: PostgresLedger) -> "Stock | str":
+    """The inventory that a plan can go by; or why there is none, in words."""
+    kept, counting = ledger.found.kept(), ledger.counts.newest()
+    listing = ledger.inventory.newest_listing(settings.source.containers)
+    if kept is None or counting is None or listing is None:
+        return "there is no inventory"
+    if (kept.listing_id, kept.count_id) != (listing.listing_id, counting.count_id):
+        return "the newest inventory was cut off"
+    if kept.settings != what_refers(settings):
+        return "the inventory was taken under other settings"
+    if ledger.now() - min(listing.began_at, counting.began_at) > _STOCK_HOLDS:
+        return f"the inventory is older than {_STOCK_HOLDS.days} days"
+    if ledger.found.worked_on_since(counting.began_at):
+        return "a range was worked on since the inventory"
+    return Stock(kept.found, counting)
+
+
+class _CountedIndex:
+    """The profiles as they were counted, and those that came later as the database has them."""
+
+    def __init__(self, index: ProfileIndex, ledger: PostgresLedger, counting: Counting) -> None:
+        self._index, self._ledger, self._counting = index, ledger, counting
+
+    def bounds(self) -> tuple[ProfileId, ProfileId] | None:
+        return self._index.bounds()
+
+    def blocks(self, *, after: ProfileId | None, profiles: int) -> Iterator[Block]:
+        known = self._ledger.counts.blocks(self._counting, after=after, profiles=profiles)
+        last = after
+        for block in known if known is not None else ():
+            yield block
+            last = block.last
+        yield from self._index.blocks(after=last, profiles=profiles)
+
+    def weigh(self, profile_ids: Sequence[ProfileId]) -> Mapping[ProfileId, int]:
+        return self._index.weigh(profile_ids)
+
+    def sample(self, limit: int) -> Sequence[Profile]:
+        return self._index.sample(limit)
+
+
 def plan(settings: Settings) -> Planned:
     """Plan ranges for the profiles that have none; nothing is kept."""
     with (
@@ -68,9 +128,13 @@ def plan(settings: Settings) -> Planned:
     ):
         planned = list(ledger.ranges())
         sampled = sample(index, documents, url_rules(settings))
-        at = measure(range_size(settings), sampled)
-        new = list(plan_ranges(index, planned, at))
-    return Planned(planned + new, new, at, sampled)
+        at, stock = measure(range_size(settings), sampled), stock_of(settings, ledger)
+        if isinstance(stock, str):
+            new = list(plan_ranges(index, planned, at))
+            return Planned(planned + new, new, at, sampled, why_sampled=stock)
+        at = counted(at, range_size(settings), stock.counting.totals)
+        new = list(plan_ranges(_CountedIndex(index, ledger, stock.counting), planned, at))
+    return Planned(planned + new, new, at, sampled, stock)
 
 
 def keep(planned: Planned, settings: Settings) -> None:
@@ -85,30 +149,42 @@ def keep(planned: Planned, settings: Settings) -> None:
 
 
 def estimate(settings: Settings, planned: Planned) -> tuple[Estimate, SampledFiles]:
-    """What the migration is to be expected to move, cost and take; the source is asked about some files."""
+    """What the migration is to be expected to move, cost and take; the source is asked where there is no inventory."""
+    prices = settings.prices
+    charged = Prices(
+        prices.source_reads_per_10000,
+        prices.source_egress_per_gigabyte,
+        prices.target_writes_per_1000,
+        prices.target_storage_per_gigabyte_month,
+    )
+    with closing(open_ledger(settings)) as ledger:
+        speed = _speed(settings, ledger)
+    read_back, stock = settings.copy_.read_back, planned.stock
+    if stock is not None:
+        found, totals = stock.found, stock.counting.totals
+        expected = estimating.exact(found, totals, read_back=read_back, speed=speed, prices=charged)
+        return expected, SampledFiles(examples=_examples(found))
 
     async def ask() -> SampledFiles:
         async with open_source_probe(settings) as source:
             return await sample_files(source, planned.sampled.different_files, url_rules(settings))
 
     files = run(ask())
-    with closing(open_ledger(settings)) as ledger:
-        speed = _speed(settings, ledger)
-    prices = settings.prices
     expected = estimating.estimate(
-        planned.sampled,
-        files,
-        planned.profiles,
-        read_back=settings.copy_.read_back,
-        speed=speed,
-        prices=Prices(
-            prices.source_reads_per_10000,
-            prices.source_egress_per_gigabyte,
-            prices.target_writes_per_1000,
-            prices.target_storage_per_gigabyte_month,
-        ),
+        planned.sampled, files, planned.profiles, read_back=read_back, speed=speed, prices=charged
     )
     return expected, files
+
+
+def _examples(found: Found) -> dict[Outcome, list[SourceFile]]:
+    names = {
+        "missing": Outcome.SOURCE_MISSING,
+        "archived": Outcome.SOURCE_ARCHIVED,
+        "too_long": Outcome.TOO_LONG_KEY,
+    }
+    return {
+        names[what]: [item.file for item in items[:_SHOWN]] for what, items in found.examples.items() if what in names
+    }
 
 
 def _speed(settings: Settings, ledger: PostgresLedger) -> Speed:

@@ -58,6 +58,10 @@ class LedgerFound:
         rows = self._query("SELECT value FROM {s}.state WHERE name = %s", [_KEPT])
         return Kept(**{**rows[0][0], "found": Found.of(rows[0][0]["found"])}) if rows else None
 
+    def worked_on_since(self, moment: datetime) -> bool:
+        """Whether a run began in any range, so that what was found is of before."""
+        return bool(self._query("SELECT FROM {s}.ranges WHERE started_at >= %s LIMIT 1", [moment]))
+
     def missing(self, containers: Sequence[str], *, after: str | None, limit: int) -> Sequence[tuple[str, SourceFile]]:
         """Files to move that the inventory has not, in the order of their ids; each with its id."""
         rows = self._query(

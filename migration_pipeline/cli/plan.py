@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from migration_pipeline.cli.show import as_json, honest, print_json, print_table, short
+from migration_pipeline.cli.show import as_json, honest, moment, print_json, print_table, short
 from migration_pipeline.core.urls import UrlKind
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @as_json
 @honest
 def plan(apply_: bool, json_: bool) -> None:  # noqa: FBT001 - click's form
-    """Estimate what is to be moved, by a sample, and show the ranges of profiles that have none yet.
+    """Say what is to be moved, by an inventory or else by a sample, and show the ranges of profiles that have none yet.
 
     Without --apply nothing is written anywhere.
     """
@@ -41,9 +41,13 @@ def plan(apply_: bool, json_: bool) -> None:  # noqa: FBT001 - click's form
         return
     print_table(["", ""], [*_ranges(planned), *_rows(expected)])
     _print_examples(planned, files)
-    click.echo(
-        f"Estimated by {expected.sampled:,} profiles and {expected.asked:,} of their files; docs/planning.md says how."
-    )
+    if expected.exact_at is not None:
+        click.echo(f"Exact, by the inventory of {moment(expected.exact_at)}; cost and duration follow from that.")
+    else:
+        click.echo(
+            f"Estimated by {expected.sampled:,} profiles and {expected.asked:,} of their files, for "
+            f"{planned.why_sampled}; docs/planning.md says how."
+        )
     if planned.new and not apply_:
         click.echo("Nothing was kept. `migration-pipeline plan --apply` keeps these ranges.")
 
@@ -59,26 +63,27 @@ def _ranges(planned: "Planned") -> list[list[str]]:
 
 def _rows(expected: "Estimate") -> list[list[str]]:
     requests, cost, speed = expected.requests, expected.cost, expected.speed
+    about = "" if expected.exact_at is not None else "about "
     failing = [
-        [f"  {outcome}", f"about {count:,} files, as they are now"]
+        [f"  {outcome}", f"{about}{count:,} files, as they are now"]
         for outcome, count in sorted(expected.failing.items())
     ]
     return [
-        ["profiles", f"{expected.profiles:,}, about {expected.deleted:,} of them deleted"],
-        ["with something to move", f"about {expected.with_files:,}"],
+        ["profiles", f"{expected.profiles:,}, {about}{expected.deleted:,} of them deleted"],
+        ["with something to move", f"{about}{expected.with_files:,}"],
         *(
-            [f"references: {kind}", f"about {count:,}"]
+            [f"references: {kind}", f"{about}{count:,}"]
             for kind, count in expected.references.items()
             if count or kind is UrlKind.SOURCE
         ),
-        ["files to move", f"about {expected.files:,}{_off(expected.files_off)}"],
+        ["files to move", f"{about}{expected.files:,}{_off(expected.files_off)}"],
         *failing,
-        ["bytes", f"about {_bytes(expected.bytes)}{_off(expected.bytes_off)}"],
+        ["bytes", f"{about}{_bytes(expected.bytes)}{_off(expected.bytes_off)}"],
         ["requests to the source", f"about {requests.source_reads:,} reads"],
         ["requests to the target", f"about {requests.target_writes:,} writes, {requests.target_reads:,} reads"],
-        ["to be written", f"about {expected.rows:,} profiles in the database, each once more for its flag"],
+        ["to be written", f"{about}{expected.rows:,} profiles in the database, each once more for its flag"],
         *(
-            [["", f"about {expected.documents:,} documents, each of which may run a function of the app"]]
+            [["", f"{about}{expected.documents:,} documents, each of which may run a function of the app"]]
             if expected.documents
             else []
         ),
@@ -108,6 +113,8 @@ def _plain(planned: "Planned", expected: "Estimate", files: "SampledFiles", *, a
         "profiles": planned.profiles,
         "profiles_per_range": planned.profiles_a_range,
         "applied": applied,
+        "exact_at": expected.exact_at,
+        "why_sampled": planned.why_sampled,
         "sampled": {"profiles": expected.sampled, "files": expected.asked, "unanswered": files.unanswered},
         "profiles_deleted": expected.deleted,
         "profiles_with_files": expected.with_files,

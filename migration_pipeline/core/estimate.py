@@ -1,13 +1,16 @@
-"""What a migration will move, ask for, cost and take, by a sample."""
+"""What a migration will move, ask for, cost and take: by a sample, or by an inventory."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from math import sqrt
 from statistics import fmean, pstdev
 from typing import NamedTuple
 
 from migration_pipeline.core.copy_file import ReadBack
+from migration_pipeline.core.count import Totals
+from migration_pipeline.core.inventory import Found
 from migration_pipeline.core.large_file import PART_BYTES, part_bytes
 from migration_pipeline.core.model import Outcome
 from migration_pipeline.core.sample import Sampled, SampledFiles
@@ -85,6 +88,7 @@ class Estimate:
         bytes_off: as for files.
         seconds: of work; hours outside the configured windows do not count.
         rows, documents: that will be written, but for the flag.
+        exact_at: when the listing began that files and bytes were counted by; `None` for an estimate by a sample.
     """
 
     profiles: int
@@ -104,6 +108,7 @@ class Estimate:
     speed: Speed
     rows: int
     documents: int
+    exact_at: datetime | None = None
 
 
 def estimate(
@@ -119,12 +124,6 @@ def estimate(
         round(copied * _mean(_source_reads, files.sizes)) + failing.total() - failing[Outcome.TOO_LONG_KEY],
         round(copied * _mean(_target_writes, files.sizes)),
         round(copied * (_mean(_target_heads, files.sizes) + _READ_BACK[read_back])),
-    )
-    cost = Cost(
-        requests.source_reads / 10_000 * prices.source_reads_per_10000,
-        size / _GIGABYTE * prices.source_egress_per_gigabyte,
-        requests.target_writes / 1000 * prices.target_writes_per_1000,
-        size / _GIGABYTE * prices.target_storage_per_gigabyte_month,
     )
     files_error = _error(sampled.files, all_of=profiles)
     size_error = _error(files.sizes, all_of=round(copied))
@@ -142,11 +141,54 @@ def estimate(
         bytes=round(size),
         bytes_off=_SURE * sqrt(files_error**2 + size_error**2),
         requests=requests,
-        cost=cost,
+        cost=_cost(requests, size, prices),
         seconds=_seconds(all_files, size, documents, speed),
         speed=speed,
         rows=round(sampled.rows * scale),
         documents=documents,
+    )
+
+
+def exact(found: Found, totals: Totals, *, read_back: ReadBack, speed: Speed, prices: Prices) -> Estimate:
+    """What an inventory and a count of all profiles say: files are different ones, and each of them was looked at."""
+    failing = Counter({
+        Outcome.SOURCE_MISSING: found.missing,
+        Outcome.SOURCE_ARCHIVED: found.archived_needed,
+        Outcome.TOO_LONG_KEY: found.too_long,
+    })  # fmt: skip
+    requests = Requests(
+        found.copyable + found.parts + found.missing + found.archived_needed,
+        found.copyable - found.large + found.parts + _BEYOND_PARTS * found.large,
+        found.large + round(found.copyable * _READ_BACK[read_back]),
+    )
+    return Estimate(
+        profiles=totals.profiles,
+        sampled=totals.profiles,
+        asked=found.files,
+        deleted=totals.deleted,
+        with_files=totals.with_files,
+        references={kind: totals.references[kind.value] for kind in UrlKind},
+        files=found.files,
+        files_off=0.0,
+        failing=+failing,
+        bytes=found.bytes,
+        bytes_off=0.0,
+        requests=requests,
+        cost=_cost(requests, found.bytes, prices),
+        seconds=_seconds(found.files, found.bytes, totals.documents, speed),
+        speed=speed,
+        rows=totals.rows,
+        documents=totals.documents,
+        exact_at=found.listed_at,
+    )
+
+
+def _cost(requests: Requests, size: float, prices: Prices) -> Cost:
+    return Cost(
+        requests.source_reads / 10_000 * prices.source_reads_per_10000,
+        size / _GIGABYTE * prices.source_egress_per_gigabyte,
+        requests.target_writes / 1000 * prices.target_writes_per_1000,
+        size / _GIGABYTE * prices.target_storage_per_gigabyte_month,
     )
 
 

@@ -18,6 +18,11 @@ def plan_page(planned: Planned, expected: Estimate, files: SampledFiles) -> page
         "profiles": planned.profiles,
         "largest_range": max(sizes, default=0),
         "smallest_range": min(sizes, default=0),
+        "figures": (
+            f"estimated by a sample, for {planned.why_sampled}"
+            if expected.exact_at is None
+            else f"exact, by the inventory of {expected.exact_at:%Y-%m-%d %H:%M} UTC"
+        ),
         "sampled_profiles": expected.sampled,
         "sampled_files": expected.asked,
         "profiles_with_files": expected.with_files,

@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 
 from migration_pipeline import cutover as cutting_over
-from migration_pipeline import planning, upkeep
+from migration_pipeline import inventory, planning, upkeep
 from migration_pipeline.adapters.postgres_ledger import PostgresLedger
 from migration_pipeline.core.audit import Audited
 from migration_pipeline.core.control import Say
@@ -16,12 +16,14 @@ from migration_pipeline.core.cutover import Phase
 from migration_pipeline.core.erase import Erasure
 from migration_pipeline.core.errors import Fatal
 from migration_pipeline.core.estimate import Estimate
+from migration_pipeline.core.inventory import Found
 from migration_pipeline.core.migrate import RangeReport, migrate_range
 from migration_pipeline.core.model import ProfileId
 from migration_pipeline.core.removal_report import Decommissioned
 from migration_pipeline.core.rollback import RolledBack
 from migration_pipeline.core.sample import SampledFiles
 from migration_pipeline.core.sweep import Swept
+from migration_pipeline.core.transfer import Transferred
 from migration_pipeline.cutover import Stand
 from migration_pipeline.planning import Planned
 from migration_pipeline.settings import load
@@ -40,6 +42,23 @@ class Migration(dg.ConfigurableResource):  # type: ignore[type-arg] # the resour
         settings = load()
         with open_stores(settings) as stores:
             return migrate_range(range_key, stores, copy_limits(settings), say=say)
+
+    def take_stock(self, say: Say) -> Found:
+        """List the source, count all references, and compare; see `inventory.take_stock`."""
+        return inventory.take_stock(load(), say)
+
+    def list_orphans(self, folder: Path) -> inventory.OrphansKept:
+        """Write what nobody refers to into a CSV file."""
+        return inventory.list_orphans(load(), folder)
+
+    def copy_orphans(self, say: Say) -> Transferred:
+        """Copy what nobody refers to."""
+        return inventory.copy_orphans(load(), say)
+
+    @property
+    def orphans(self) -> str:
+        """What is to become of blobs that nobody refers to: `leave`, `list` or `copy`."""
+        return load().inventory.orphans
 
     def plan(self) -> Planned:
         """Plan ranges for profiles that have none, and keep them in the ledger."""
