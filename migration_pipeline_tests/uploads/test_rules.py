@@ -5,11 +5,12 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta, timezone
 from functools import cache
+from pathlib import Path
 
 import boto3
 import pytest
 from botocore.credentials import RefreshableCredentials
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from migration_pipeline.core.urls import KeyTemplate, UrlKind, UrlRules
@@ -28,6 +29,7 @@ from migration_pipeline.uploads import (
     UploadRules,
     Uploads,
     Wish,
+    configuration,
     explain,
     from_environment,
 )
@@ -245,6 +247,7 @@ def test_new_keys_cannot_be_those_of_migrated_files(template: str) -> None:
     S3Uploads(bucket, RULES, keys=KeyRules("photos/{profile}/{name}{extension}"), migrated_prefixes=["old/"])
 
 
+@settings(deadline=None)  # the first example makes a client
 @given(profiles)
 def test_the_migration_takes_new_references_for_what_they_are(profile: str) -> None:
     """At the target, of no blob: never moved, never erased, never rolled back."""
@@ -404,6 +407,15 @@ def test_wrong_configuration_is_refused_at_the_start(name: str, value: str) -> N
         from_environment(VARIABLES | {name: value})
     assert "c2VjcmV0" not in str(refused.value)
     assert "no base64!" not in str(refused.value)
+
+
+def test_every_variable_is_described() -> None:
+    root = Path(__file__).parents[2]
+    read = re.findall(r'"((?:UPLOADS|AZURE)_[A-Z0-9_]+)"', Path(configuration.__file__).read_text(encoding="utf-8"))
+    described = re.findall(
+        r"^\| `([A-Z0-9_]+)` \|", (root / "docs/uploads.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert set(described) == set(read)
 
 
 def test_refusals_are_explained_without_repeating_them() -> None:
