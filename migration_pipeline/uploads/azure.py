@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 _BACKDATED = timedelta(minutes=15)
 """Azure: "Grant limited access to Azure Storage resources using SAS", on clock skew."""
-_CONNECT_SECONDS, _READ_SECONDS, _RETRIES = 5, 10, 2
+_CONNECT_SECONDS, _READ_SECONDS, _RETRIES = 5, 5, 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,15 @@ from migration_pipeline.uploads.s3 import S3Bucket, S3Uploads
 from migration_pipeline.uploads.switch import Switch, SwitchedUploads
 
 _MEGABYTE = 1_000_000
+_VARIABLES = {
+    *("UPLOADS_SWITCH", "UPLOADS_TYPES", "UPLOADS_MAX_BYTES", "UPLOADS_MIN_BYTES", "UPLOADS_EXPIRE_SECONDS"),
+    *("UPLOADS_DOWNLOADS_EXPIRE_SECONDS", "UPLOADS_CACHE_CONTROL", "UPLOADS_DIGEST_REQUIRED"),
+    *("UPLOADS_S3_BUCKET", "UPLOADS_S3_REGION", "UPLOADS_S3_PUBLIC_BASE_URL", "UPLOADS_S3_ENDPOINT_URL"),
+    *("UPLOADS_S3_KEY_TEMPLATE", "UPLOADS_S3_MIGRATED_PREFIXES", "UPLOADS_S3_ENCRYPTION", "UPLOADS_S3_KMS_KEY_ID"),
+    *("UPLOADS_AZURE_ACCOUNT_URL", "UPLOADS_AZURE_CONTAINER", "UPLOADS_AZURE_OTHER_CONTAINERS"),
+    "UPLOADS_AZURE_KEY_TEMPLATE",
+}
+"""A name with a slip in it must not mean the default."""
 
 
 def from_environment(environment: Mapping[str, str]) -> Uploads:
@@ -25,6 +34,9 @@ def from_environment(environment: Mapping[str, str]) -> Uploads:
     Raises:
         Misconfigured: naming the variable; the values of secrets are never shown.
     """
+    unknown = sorted(name for name in environment if name.startswith("UPLOADS_") and name not in _VARIABLES)
+    if unknown:
+        raise Misconfigured(f"{', '.join(unknown)}: no such variable")
     rules = _rules(environment)
     switch = Switch.parse(_wanted(environment, "UPLOADS_SWITCH"))
     s3 = S3Uploads(
@@ -65,7 +77,7 @@ def _rules(environment: Mapping[str, str]) -> UploadRules:
         download_expires_in=timedelta(seconds=_number(environment, "UPLOADS_DOWNLOADS_EXPIRE_SECONDS", 3600)),
         cache_control=environment.get("UPLOADS_CACHE_CONTROL") or None,
         encryption=_encryption(environment),
-        digest_required=environment.get("UPLOADS_DIGEST_REQUIRED", "") == "true",
+        digest_required=_truth(environment, "UPLOADS_DIGEST_REQUIRED"),
     )
 
 
@@ -96,6 +108,13 @@ def _wanted(environment: Mapping[str, str], name: str) -> str:
     if not environment.get(name):
         raise Misconfigured(f"{name} is missing")
     return environment[name]
+
+
+def _truth(environment: Mapping[str, str], name: str) -> bool:
+    text = environment.get(name) or "false"
+    if text not in ("true", "false"):
+        raise Misconfigured(f"{name} is {text!r}: must be true or false")
+    return text == "true"
 
 
 def _number(environment: Mapping[str, str], name: str, default: int) -> int:

@@ -16,7 +16,7 @@ from migration_pipeline.uploads.tickets import FormTicket, PutTicket, Stored
 
 T = TypeVar("T")
 
-_CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 5, 10, 3
+_CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 5, 5, 3
 _NOT_FOUND = 404
 
 

@@ -396,6 +396,8 @@ def test_configuration_is_followed() -> None:
         *((name, "") for name in VARIABLES if name != "UPLOADS_AZURE_ACCOUNT_URL"),
         ("UPLOADS_AZURE_ACCOUNT_URL", ""),
         ("UPLOADS_MAX_BYTES", "10 MB"),
+        ("UPLOADS_MAX_BYTE", "10"),
+        ("UPLOADS_DIGEST_REQUIRED", "yes"),
         ("UPLOADS_TYPES", "image/svg+xml"),
         ("AZURE_STORAGE_KEY", "no base64!"),
         ("UPLOADS_S3_ENCRYPTION", "yes"),

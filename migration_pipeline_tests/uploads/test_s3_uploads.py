@@ -5,10 +5,12 @@ AWS itself cannot be asked here. Where SeaweedFS is laxer than Amazon's document
 
 import hashlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 from uuid import uuid4
 
@@ -16,6 +18,7 @@ import boto3
 import pytest
 
 from migration_pipeline.sandbox import Sandbox
+from migration_pipeline.sandbox.fault_proxy import Fault, FaultProxy
 from migration_pipeline.sandbox.processes import free_ports
 from migration_pipeline.uploads import (
     ClockSkewed,
@@ -307,6 +310,32 @@ def test_a_store_that_is_away_confirms_nothing_and_denies_nothing(bucket: S3Buck
         with pytest.raises(StoreTrouble) as trouble:
             ask()
         assert "?" not in str(trouble.value)
+
+
+def test_a_busy_store_is_asked_again_and_then_told(bucket: S3Bucket, sandbox: Sandbox) -> None:
+    with FaultProxy(urlsplit(sandbox.s3_endpoint_url).port or 0) as proxy:
+        uploads = S3Uploads(replace(bucket, endpoint_url=f"http://127.0.0.1:{proxy.port}"), RULES)
+        ticket = uploads.put_ticket("7", WISH)
+        assert put(ticket).status == 200
+        proxy.faults = [Fault("status", match="HEAD")]
+        with pytest.raises(StoreTrouble, match="503"):
+            uploads.confirm("7", ticket.reference)
+        assert proxy.happened["status"] == 3
+        proxy.faults = [Fault("reset", match="HEAD")]
+        with pytest.raises(StoreTrouble):
+            uploads.confirm("7", ticket.reference)
+        proxy.faults = []
+        assert uploads.confirm("7", ticket.reference).size == len(BODY)
+
+
+def test_a_url_used_twice_at_once_stores_one_of_both(uploads: S3Uploads, client: Any, bucket: S3Bucket) -> None:
+    bodies = [bytes([number]) * len(BODY) for number in range(4)]
+    with ThreadPoolExecutor(len(bodies)) as threads:
+        for _ in range(10):
+            ticket = uploads.put_ticket("7", WISH)
+            statuses = list(threads.map(lambda body: put(ticket, body).status, bodies))  # noqa: B023 - all end here
+            assert sorted(statuses) == [200, 412, 412, 412]
+            assert stored(client, bucket, ticket.key) == bodies[statuses.index(200)]
 
 
 def test_a_role_that_may_not_look_is_trouble_and_not_an_absence(bucket: S3Bucket, uploads: S3Uploads) -> None:
