@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from migration_pipeline.core.errors import Permanent
 from migration_pipeline.core.model import FileHeaders, Outcome, SourceFile
 from migration_pipeline.core.ports import Admit, KeyTaken, ObjectFacts, Receipt, SourceBlob
+from migration_pipeline.core.removal_ports import How, SourceNow
 
 
 def md5(body: bytes) -> bytes:
@@ -132,3 +133,37 @@ class MemoryUpload:
     async def abort(self) -> None:
         if self in self.target.uploads:
             self.target.uploads.remove(self)
+
+
+@dataclass
+class MemoryRemoval:
+    """A source in memory, with the right to remove from it; `leased` blobs are somebody else's to change."""
+
+    source: MemorySource
+    how: How = How.DELETE
+    archived: set[SourceFile] = field(default_factory=set)
+    leased: set[SourceFile] = field(default_factory=set)
+    keeps: int | None = None
+
+    async def kept_days(self) -> int | None:
+        return self.keeps
+
+    async def look(self, file: SourceFile) -> SourceNow | None:
+        etag = await self.source.etag(file)
+        if etag is None:
+            return None
+        body = self.source.blobs[file]
+        return SourceNow(etag, len(body), md5(body), file in self.archived)
+
+    async def remove(self, file: SourceFile, etag: str) -> None:
+        now = await self.source.etag(file)
+        if now is None:
+            return
+        if now != etag:
+            raise Permanent(Outcome.SOURCE_CHANGED, "written since")
+        if file in self.leased:
+            raise Permanent(Outcome.SOURCE_UNREADABLE, "leased")
+        if self.how is How.DELETE:
+            del self.source.blobs[file]
+        else:
+            self.archived.add(file)

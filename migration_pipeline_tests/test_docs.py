@@ -10,6 +10,7 @@ from migration_pipeline.cli.main import main
 from migration_pipeline.commands.doctor import What
 from migration_pipeline.core.findings import Finding
 from migration_pipeline.core.model import REMEDIES, Outcome
+from migration_pipeline.core.removal_report import Stay
 from migration_pipeline.definitions import defs
 
 ROOT = Path(__file__).parents[1]
@@ -37,6 +38,10 @@ def test_every_outcome_has_a_remedy_and_a_row() -> None:
 
 def test_every_finding_of_an_audit_has_a_row() -> None:
     assert first_cells("docs/live-traffic.md", "Looking at everything again") >= {finding.value for finding in Finding}
+
+
+def test_every_reason_why_a_blob_stays_has_a_row() -> None:
+    assert first_cells("docs/decommission.md", "Which blobs") == {stay.value for stay in Stay}
 
 
 def test_everything_to_turn_on_is_described() -> None:

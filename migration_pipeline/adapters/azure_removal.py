@@ -1,6 +1,7 @@
 """Removing blobs from Azure: with a SAS of its own that may delete, or write; the migration's own may only read."""
 
 import asyncio
+from contextlib import suppress
 
 from migration_pipeline.adapters.azure_blob import (
     KEY_SETTING,
@@ -14,7 +15,7 @@ from migration_pipeline.core.model import Outcome, SourceFile
 from migration_pipeline.core.removal_ports import How, SourceNow
 
 _LEASE_SECONDS = "15"
-"""The shortest there is. It is not given back: it ends by itself, and an archived blob's lease cannot be."""
+"""The shortest there is; where it is not given back, for we were cut off, it ends by itself."""
 _RIGHTS = {How.DELETE: "rd", How.ARCHIVE: "rw"}
 _SOFT_DELETE = "decommission.require_soft_delete"
 
@@ -81,8 +82,10 @@ class AzureBlobRemoval(AzureBlobSource):
     async def remove(self, file: SourceFile, etag: str) -> None:
         try:
             await (self._delete(file, etag) if self._how is How.DELETE else self._archive(file, etag))
-        except Permanent as error:
-            if error.outcome is not Outcome.SOURCE_MISSING:
+        except Permanent:
+            # Tried again after an answer that was lost, it is gone, or archived, and the condition or the lease fails.
+            now = await self.look(file)
+            if now is not None and not (self._how is How.ARCHIVE and now.archived and now.etag == etag):
                 raise
         except Fatal as error:
             if error.setting != KEY_SETTING:
@@ -110,5 +113,10 @@ class AzureBlobRemoval(AzureBlobSource):
             "x-ms-proposed-lease-id": lease,
         }
         (await self._answer_for(file, acquire, "PUT", "comp=lease&")).release()
-        tier = {"x-ms-access-tier": "Archive", "x-ms-lease-id": lease}
-        (await self._answer_for(file, tier, "PUT", "comp=tier&")).release()
+        try:
+            tier = {"x-ms-access-tier": "Archive", "x-ms-lease-id": lease}
+            (await self._answer_for(file, tier, "PUT", "comp=tier&")).release()
+        finally:
+            with suppress(Permanent, Transient):  # it ends by itself soon
+                release = {"x-ms-lease-action": "release", "x-ms-lease-id": lease}
+                (await self._answer_for(file, release, "PUT", "comp=lease&")).release()

@@ -129,8 +129,8 @@ class LedgerRemoval:
 
     def begun(self) -> Sequence[Begun]:
         rows = self._query(
-            "SELECT key, container, blob, source_etag, how FROM {s}.removed JOIN {s}.ranges USING (range_id)"
-            " WHERE ended_at IS NULL ORDER BY range_id, removed_id"
+            "SELECT r.key, m.container, m.blob, m.source_etag, m.how FROM {s}.removed m JOIN {s}.ranges r USING (range_id)"
+            " WHERE m.ended_at IS NULL ORDER BY range_id, removed_id"
         )
         return [Begun(key, SourceFile(container, blob), etag, How(how)) for key, container, blob, etag, how in rows]
 

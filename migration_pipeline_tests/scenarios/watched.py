@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import Any
 
+from migration_pipeline.core.decommission import Removal
 from migration_pipeline.core.migrate import Stores
 from migration_pipeline.core.model import ProfileRange
 
@@ -13,6 +14,8 @@ OPERATIONS = {
     "want", "unfinished", "record", "known", "profiles_with_files", "spellings", "note_held", "outdate", "finish",
     "request", "dropped", "begin_erasing", "spare", "erased",
     "create", "describe", "erase", "etag",
+    "audited", "removed", "states", "candidates", "needed_by", "wanters", "begin", "end", "withdraw", "begun", "note",
+    "look", "remove", "kept_days",
 }  # fmt: skip
 
 
@@ -42,6 +45,16 @@ class Watch:
             documents=_Watched(stores.documents, self._step),  # type: ignore[arg-type] # as above
             ledger=_WatchedLedger(stores.ledger, self._step),  # type: ignore[arg-type] # as above
         )
+
+    def removal(self, removal: Removal) -> Removal:
+        """What removes blobs from the source, watched."""
+
+        @asynccontextmanager
+        async def opened() -> AsyncIterator[Any]:
+            async with removal.open() as source:
+                yield _Watched(source, self._step)
+
+        return Removal(_Watched(removal.ledger, self._step), opened)  # type: ignore[arg-type] # as above
 
     def _step(self, name: str) -> None:
         self.seen.append(name)
