@@ -10,15 +10,17 @@ from typing import NamedTuple
 from migration_pipeline.adapters.ledger_counts import Counting
 from migration_pipeline.adapters.postgres_ledger import PostgresLedger
 from migration_pipeline.core import estimate as estimating
-from migration_pipeline.core.estimate import Estimate, Prices, Speed
+from migration_pipeline.core.estimate import Estimate, Speed
 from migration_pipeline.core.inventory import Found
 from migration_pipeline.core.model import Outcome, Profile, ProfileId, ProfileRange, SourceFile
 from migration_pipeline.core.plan import Measure, counted, measure, plan_ranges
 from migration_pipeline.core.plan_ports import Block, ProfileIndex
 from migration_pipeline.core.sample import Sampled, SampledFiles, sample, sample_files
+from migration_pipeline.core.spent import Expected
 from migration_pipeline.event_loop import run
 from migration_pipeline.settings import Settings
 from migration_pipeline.stores import (
+    charged,
     open_documents,
     open_index,
     open_ledger,
@@ -148,21 +150,22 @@ def keep(planned: Planned, settings: Settings) -> None:
         ledger.remember(_MEASURE, asdict(planned.measure))
 
 
+def keep_estimate(expected: Estimate, settings: Settings) -> None:
+    """Keep what is expected, for the report at the end to compare. From the first run on it stays as it is."""
+    with closing(open_ledger(settings, create=True)) as ledger:
+        if not any(state.started for state in ledger.overview.states()):
+            ledger.expect(Expected.by(expected, charged(settings), ledger.now()))
+
+
 def estimate(settings: Settings, planned: Planned) -> tuple[Estimate, SampledFiles]:
     """What the migration is to be expected to move, cost and take; the source is asked where there is no inventory."""
-    prices = settings.prices
-    charged = Prices(
-        prices.source_reads_per_10000,
-        prices.source_egress_per_gigabyte,
-        prices.target_writes_per_1000,
-        prices.target_storage_per_gigabyte_month,
-    )
+    prices = charged(settings)
     with closing(open_ledger(settings)) as ledger:
         speed = _speed(settings, ledger)
     read_back, stock = settings.copy_.read_back, planned.stock
     if stock is not None:
         found, totals = stock.found, stock.counting.totals
-        expected = estimating.exact(found, totals, read_back=read_back, speed=speed, prices=charged)
+        expected = estimating.exact(found, totals, read_back=read_back, speed=speed, prices=prices)
         return expected, SampledFiles(examples=_examples(found))
 
     async def ask() -> SampledFiles:
@@ -171,7 +174,7 @@ def estimate(settings: Settings, planned: Planned) -> tuple[Estimate, SampledFil
 
     files = run(ask())
     expected = estimating.estimate(
-        planned.sampled, files, planned.profiles, read_back=read_back, speed=speed, prices=charged
+        planned.sampled, files, planned.profiles, read_back=read_back, speed=speed, prices=prices
     )
     return expected, files
 

@@ -23,6 +23,7 @@ from migration_pipeline.adapters.write_rate import WriteRate
 from migration_pipeline.core.control import Breaker, Limits, StandingOrders, Windows, parse_windows
 from migration_pipeline.core.copy_file import CopyLimits
 from migration_pipeline.core.errors import SettingsError
+from migration_pipeline.core.estimate import Prices
 from migration_pipeline.core.migrate import Stores
 from migration_pipeline.core.model import SourceFile
 from migration_pipeline.core.plan import RangeSize
@@ -296,6 +297,17 @@ def copy_limits(settings: Settings) -> CopyLimits:
         bytes_per_second=copy.bytes_per_second,
         read_back=copy.read_back,
         guess_content_type=copy.guess_content_type,
+    )
+
+
+def charged(settings: Settings) -> Prices:
+    """What the stores charge."""
+    prices = settings.prices
+    return Prices(
+        prices.source_reads_per_10000,
+        prices.source_egress_per_gigabyte,
+        prices.target_writes_per_1000,
+        prices.target_storage_per_gigabyte_month,
     )
 
 

@@ -11,6 +11,7 @@ from psycopg.types.json import Jsonb
 
 from migration_pipeline.adapters.ledger_control import LedgerControl
 from migration_pipeline.adapters.ledger_counts import LedgerCounts
+from migration_pipeline.adapters.ledger_exports import LedgerExports
 from migration_pipeline.adapters.ledger_found import LedgerFound
 from migration_pipeline.adapters.ledger_inventory import LedgerInventory
 from migration_pipeline.adapters.ledger_listings import LedgerListings
@@ -25,8 +26,10 @@ from migration_pipeline.adapters.postgres_range import KNOWN, PostgresRangeLedge
 from migration_pipeline.core.errors import Fatal, RangeBusy
 from migration_pipeline.core.model import KnownFile, ProfileId, ProfileRange, SourceFile
 from migration_pipeline.core.ports import Dropped, Erased
+from migration_pipeline.core.spent import Expected
 
 SETTING = "LEDGER_URL"
+_EXPECTED = "what is expected"  # what the ledger keeps it under
 T = TypeVar("T")
 
 
@@ -63,6 +66,7 @@ class PostgresLedger:
         self.found = LedgerFound(self.query)
         self.orphans = LedgerOrphans(self._in_transaction, self.query, schema)
         self.removal = LedgerRemoval(self._in_transaction, self.query, url, schema, self.held)
+        self.exports = LedgerExports(self.query, self._stream)
         self._connection = connect(url, setting=SETTING)
         try:
             with translated("ledger.schema"):
@@ -285,6 +289,22 @@ class PostgresLedger:
             [name, Jsonb(value)],
         )
 
+    def expect(self, expected: Expected) -> None:
+        """Keep what is to be expected of the migration."""
+        self.remember(_EXPECTED, expected.plain())
+
+    def expected(self) -> Expected | None:
+        """What was to be expected when the ranges were planned; `None` where that was not kept."""
+        kept = self.remembered(_EXPECTED)
+        return Expected.of(kept) if kept is not None else None
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Have all questions answered as of one moment, and write nothing meanwhile."""
+        with translated("ledger.schema"), self._connection.transaction():
+            self._connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            yield
+
     def now(self) -> datetime:
         """By the ledger's clock."""
         with translated("ledger.schema"):
@@ -293,6 +313,15 @@ class PostgresLedger:
 
     def _sql(self, text: str) -> sql.Composed:
         return sql.SQL(text).format(s=sql.Identifier(self._schema))
+
+    def _stream(self, text: str, rows: int) -> Iterator[list[tuple[Any, ...]]]:
+        """A statement's rows, so many at a time, by a cursor of the server; within a `snapshot`."""
+        if self._absent:
+            return
+        with translated("ledger.schema"), self._connection.cursor("stream", withhold=False) as cursor:
+            cursor.execute(self._sql(text))
+            while batch := cursor.fetchmany(rows):
+                yield batch
 
     def query(self, text: str, parameters: Any = None) -> list[tuple[Any, ...]]:  # noqa: ANN401 - as the driver has it
         """Run a statement, `{s}` standing for the schema; no row where there is no ledger yet."""

@@ -26,6 +26,7 @@ from migration_pipeline.core.model import (
     Wish,
 )
 from migration_pipeline.core.ports import Fence
+from migration_pipeline.core.spent import summable
 
 T = TypeVar("T")
 _Cursor = psycopg.Cursor[tuple[Any, ...]]
@@ -271,9 +272,11 @@ class PostgresRangeLedger:
             cursor.execute(
                 self._sql(
                     "UPDATE {s}.ranges SET ended_at = now(), seen_at = NULL, report = %s,"
-                    " rolled_back_at = CASE WHEN %s THEN now() END WHERE range_id = %s"
+                    " rolled_back_at = CASE WHEN %s THEN now() END, spent = spent || (SELECT coalesce(jsonb_object_agg("
+                    " key, coalesce((spent ->> key)::numeric, 0) + value::numeric), '{{}}') FROM jsonb_each_text(%s))"
+                    " WHERE range_id = %s"
                 ),
-                [Jsonb(report), rolled_back, self._bounds.ordinal],
+                [Jsonb(report), rolled_back, Jsonb(summable(report)), self._bounds.ordinal],
             )
 
         self._write(work)

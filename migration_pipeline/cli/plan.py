@@ -34,6 +34,7 @@ def plan(apply_: bool, json_: bool) -> None:  # noqa: FBT001 - click's form
 
         with instance() as opened:
             planning.keep(planned, settings)
+            planning.keep_estimate(expected, settings)
             register(opened, planned.keys)
             set_workers(opened, settings.control.workers)
     if json_:

@@ -9,10 +9,13 @@ from typing import Any, ParamSpec
 
 import click
 
+from migration_pipeline.core import text as texts
 from migration_pipeline.core.errors import Fatal, MigrationError
 
 P = ParamSpec("P")
 LEFT, REFUSED = 1, 2
+visible = texts.visible
+"""No control character of a user's text reaches the terminal."""
 
 as_json = click.option("--json", "json_", is_flag=True, help="Print JSON instead of tables.")
 
@@ -95,13 +98,6 @@ def short(name: str, most: int = 60) -> str:
     """A name on one line, its middle left out where it is long."""
     text = visible(name)
     return text if len(text) <= most else text[: most // 2] + "…" + text[-most // 2 :]
-
-
-def visible(text: str) -> str:
-    """Text of users with its control characters as escapes: none of them reaches the terminal."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def moment(at: datetime) -> str:

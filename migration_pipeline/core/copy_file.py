@@ -135,7 +135,7 @@ class Copier:
         if guessed is not None:
             blob = replace(blob, headers=replace(blob.headers, content_type=guessed))
         try:
-            async with self.target_pace.request() as request:
+            async with self.target_pace.request(reads=0, writes=1) as request:
                 receipt = await self.target.create(key, body, md5, blob.headers, replaces=wanted.replaces)
                 if len(body) <= _LIGHT:
                     request.answered()

@@ -52,7 +52,8 @@ async def upload_in_parts(
     Returns:
         What S3 confirmed, `None` where the key is taken, and the MD5 of the bytes read.
     """
-    async with links.target_pace.request():
+    # Charged as what it is: a look at the key, a list of uploads left behind, and the upload's beginning.
+    async with links.target_pace.request(reads=1, writes=2):
         upload = await links.target.begin(key, blob.headers, replaces=wanted.replaces)
     try:
         digest = await read_in_parts(links, wanted.file, blob, retry=retry, put=upload.put)
@@ -91,7 +92,7 @@ async def read_in_parts(
 
         async def write() -> None:
             if put is not None:
-                async with links.target_pace.request():
+                async with links.target_pace.request(reads=0, writes=1):
                     await put(number, body)
 
         try:
@@ -140,7 +141,7 @@ def _flat(errors: BaseExceptionGroup[MigrationError]) -> list[MigrationError]:
 
 async def _complete(links: Links, upload: Upload, key: str) -> Receipt | None:
     try:
-        async with links.target_pace.request():
+        async with links.target_pace.request(reads=0, writes=1):
             return await upload.complete()
     except KeyTaken:
         return None

@@ -22,6 +22,7 @@ from migration_pipeline.core.ports import (
     TargetStore,
 )
 from migration_pipeline.core.rewrite import rewrite
+from migration_pipeline.core.spent import spent
 from migration_pipeline.core.transfer import Transferred, transfer
 from migration_pipeline.core.urls import UrlRules
 
@@ -98,7 +99,7 @@ class RangeReport:
             "drifted": self.discovered.drifted,
             "copied": self.transferred.copied,
             "bytes": self.transferred.bytes,
-            "retries": self.transferred.retries,
+            **spent(self.transferred),
             "database_urls": self.database.urls,
             "database_profiles": self.database.profiles,
             "firebase_urls": self.firebase.urls,

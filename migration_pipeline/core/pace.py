@@ -96,16 +96,28 @@ class PaceFacts(NamedTuple):
         limit: requests at once, at the end.
         lowest: the fewest in between.
         overloads: how often the store was found overloaded.
+        reads, writes: requests that were sent, as stores charge them.
+        bytes: that passed.
     """
 
     limit: int = 0
     lowest: int = 0
     overloads: int = 0
+    reads: int = 0
+    writes: int = 0
+    bytes: int = 0
 
     def plus(self, other: "PaceFacts") -> "PaceFacts":
         """Of two passes, one after the other."""
         lowest = min(self.lowest or other.lowest, other.lowest or self.lowest)
-        return PaceFacts(other.limit or self.limit, lowest, self.overloads + other.overloads)
+        return PaceFacts(
+            other.limit or self.limit,
+            lowest,
+            self.overloads + other.overloads,
+            self.reads + other.reads,
+            self.writes + other.writes,
+            self.bytes + other.bytes,
+        )
 
 
 _LOOK_AGAIN = 1.0
@@ -158,6 +170,8 @@ class Pace:
     _at_work: int = 0
     _rest_until: float = 0.0
     _waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
+    _sent: tuple[int, int] = (0, 0)
+    _passed: int = 0
 
     def __post_init__(self) -> None:
         self._limit = AdaptiveLimit(self.ceiling)
@@ -165,15 +179,21 @@ class Pace:
 
     @property
     def facts(self) -> PaceFacts:
-        return PaceFacts(self._limit.limit, self._limit.lowest, self._limit.overloads)
+        return PaceFacts(self._limit.limit, self._limit.lowest, self._limit.overloads, *self._sent, self._passed)
 
-    def request(self) -> "Request":
-        """A place for one request, once the store may be asked; its end teaches the limit."""
-        return Request(self)
+    def request(self, *, reads: int = 1, writes: int = 0) -> "Request":
+        """A place for one request, once the store may be asked; its end teaches the limit.
+
+        Args:
+            reads: requests that it is charged as, where it is several in truth.
+            writes: the same of those that cost as writes do.
+        """
+        return Request(self, reads, writes)
 
     async def pass_bytes(self, amount: int) -> None:
         """Wait until so many bytes may pass."""
         await self._bytes.wait(amount, self.clock, self.sleep)
+        self._passed += amount
 
     def adjust(self, ceiling: int, requests_per_second: float | None, bytes_per_second: float | None) -> None:
         """Other bounds from now on; requests under way end as they are."""
@@ -210,6 +230,7 @@ class Pace:
     def leave(self, request: "Request", error: BaseException | None) -> None:
         """Give the place back, and learn from how the request ended."""
         now = self.clock()
+        self._sent = self._sent[0] + request.reads, self._sent[1] + request.writes
         if error is None:
             self._limit.good(began=request.began, seconds=request.seconds, now=now)
         elif isinstance(error, Transient):
@@ -234,12 +255,14 @@ class Request:
     Attributes:
         began: when it was sent.
         seconds: until its answer, if that was noted.
+        reads, writes: what it is charged as.
     """
 
-    __slots__ = ("_pace", "began", "seconds")
+    __slots__ = ("_pace", "began", "reads", "seconds", "writes")
 
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self, pace: Pace, reads: int, writes: int) -> None:
         self._pace, self.began = pace, 0.0
+        self.reads, self.writes = reads, writes
         self.seconds: float | None = None
 
     async def __aenter__(self) -> Self:

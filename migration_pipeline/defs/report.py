@@ -4,11 +4,13 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from migration_pipeline.adapters.ledger_overview import ProgressRow, RangeState
+from migration_pipeline.adapters.ledger_overview import RangeState
 from migration_pipeline.adapters.ledger_status import Status, summed
-from migration_pipeline.defs import pages, plots
+from migration_pipeline.defs import pages
 from migration_pipeline.defs.ranges import GROUP
 from migration_pipeline.defs.resources import Migration
+from migration_pipeline.report import plots
+from migration_pipeline.report.course import course, over_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,12 +18,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from migration_pipeline.adapters.postgres_ledger import PostgresLedger
-
-_POINTS = 150
-"""Of a plot over time, at most: more cannot be told apart at its width."""
-_FINE_SECONDS, _COARSE_SECONDS = 10, 600
-_FINE_DAYS = 3
-"""Stretches of ten seconds, as the ledger keeps them, for so long; then ten minutes, or there would be too many."""
 
 
 @dg.asset(
@@ -71,9 +67,8 @@ def _numbers(ledger: "PostgresLedger", total: Status, states: "Sequence[RangeSta
 
 
 def _pictures(ledger: "PostgresLedger") -> list[str]:
-    days = len(ledger.overview.progress(every="1 day"))
-    seconds = _FINE_SECONDS if days <= _FINE_DAYS else _COARSE_SECONDS
-    rows = over_time(ledger.overview.progress(every=f"{seconds} seconds"), seconds)
+    happened = course(ledger.overview)
+    rows = over_time(happened.rows, happened.seconds)
     return [
         plots.as_image(plots.progress(rows), "Files and megabytes in S3 over time"),
         plots.as_image(plots.rate(rows), "Files a second over time"),
@@ -93,31 +88,6 @@ def _left(states: "Sequence[RangeState]") -> list[str]:
     left = sorted(((count, state) for count, state in waiting if count), key=lambda item: -item[0])
     rows = [[state.key, str(count), why(state)] for count, state in left]
     return ["**Ranges with profiles left**", pages.capped(["range", "profiles waiting", "why"], rows)] if rows else []
-
-
-def over_time(rows: "Sequence[ProgressRow]", seconds: int = _FINE_SECONDS) -> "pd.DataFrame":
-    """Progress in stretches of equal length, few enough to draw; those in which nothing happened are there, as zeros.
-
-    Args:
-        rows: each of a stretch of so many seconds.
-        seconds: see there.
-
-    Returns:
-        Indexed by UTC time: `files`, `failed`, `bytes`, `files_per_second`, `failed_per_second`.
-    """
-    import pandas as pd  # noqa: PLC0415 - 0.4 s that runs over ranges need not spend
-
-    table = pd.DataFrame(rows, columns=list(ProgressRow._fields)).set_index("at")
-    table.index = pd.to_datetime(table.index, utc=True).tz_localize(None)
-    length = seconds
-    if len(table):
-        span = (table.index[-1] - table.index[0]).total_seconds()
-        length *= max(1, -(-int(span) // (_POINTS * seconds)))
-        # A stretch before the first and one after the last: curves begin and end at the ground.
-        ends = pd.DataFrame(0, index=[table.index[0] - pd.Timedelta(length, "s")], columns=table.columns)
-        table = pd.concat([ends, table]).resample(f"{length}s").sum()
-    table["files_per_second"], table["failed_per_second"] = table["files"] / length, table["failed"] / length
-    return table
 
 
 def outcomes_table(ledger: "PostgresLedger") -> "pd.DataFrame":

@@ -68,8 +68,11 @@ class Migration(dg.ConfigurableResource):  # type: ignore[type-arg] # the resour
         return planned
 
     def estimate(self, planned: Planned) -> tuple[Estimate, SampledFiles]:
-        """What is to be expected of the migration."""
-        return planning.estimate(load(), planned)
+        """What is to be expected of the migration; kept until the first run begins."""
+        settings = load()
+        expected, files = planning.estimate(settings, planned)
+        planning.keep_estimate(expected, settings)
+        return expected, files
 
     def plan_more(self, *, quiet: bool, at_most: int) -> tuple[list[str], int]:
         """Plan ranges for profiles beyond the last one; see `planning.plan_more`."""

@@ -151,7 +151,7 @@ def test_errors_of_single_files_say_nothing_of_the_store() -> None:
             with pytest.raises(type(error)):
                 async with pace.request():
                     raise error
-        assert pace.facts == PaceFacts(4, 4, 0)
+        assert pace.facts == PaceFacts(4, 4, 0, reads=2)
 
     paced(story)
 
@@ -258,3 +258,21 @@ def test_a_lower_ceiling_is_kept_and_a_higher_one_reached() -> None:
         assert await most_at_once() == 8
 
     paced(story)
+
+
+def test_requests_are_counted_as_they_are_charged_and_bytes_as_they_pass() -> None:
+    async def work() -> PaceFacts:
+        pace = Pace(4)
+        async with pace.request():
+            await pace.pass_bytes(7)
+        async with pace.request(reads=1, writes=2):
+            pass
+        with pytest.raises(Transient):
+            async with pace.request(reads=0, writes=1):
+                raise Transient("busy", overload=True)
+        return pace.facts
+
+    facts = asyncio.run(work())
+    assert (facts.reads, facts.writes, facts.bytes, facts.overloads) == (2, 3, 7, 1)
+    both = facts.plus(facts)
+    assert (both.reads, both.writes, both.bytes, both.overloads) == (4, 6, 14, 2)
