@@ -239,6 +239,21 @@ class Uploads(_Section):
     """How the app's clients upload to the target; for `doctor --write-path`."""
 
     origins: list[WebUrl] = Field(default=[], description="Web origins that upload from a browser.")
+    key_template: Identifier = Field(
+        default="u/{profile}/{name}{extension}", description="How the app names new files, as its KeyRules say."
+    )
+    reads: Literal["public", "signed"] = Field(
+        default="public", description="Whether clients read by target.public_base_url, or by URLs that the app signs."
+    )
+
+
+class Retention(_Section):
+    """How long Dagster remembers what ended."""
+
+    run_days: int = Field(
+        default=30, ge=0, description="Days that finished runs and their events are kept; 0 for ever."
+    )
+    log_days: int = Field(default=30, ge=0, description="Days that runs' output on disk is kept; 0 for ever.")
 
 
 class Metrics(_Section):
@@ -278,6 +293,7 @@ class Settings(_Section):
     cutover: Cutover = Cutover()
     decommission: Decommission = Decommission()
     uploads: Uploads = Uploads()
+    retention: Retention = Retention()
     metrics: Metrics = Metrics()
     secrets: Secrets
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from typing import TypeVar
@@ -19,6 +20,7 @@ from migration_pipeline.adapters.postgres_tables import ProfileTable, RelatedTab
 from migration_pipeline.adapters.s3 import Bucket, S3Target
 from migration_pipeline.adapters.s3_headers import StoreAs
 from migration_pipeline.adapters.s3_probe import S3Probe
+from migration_pipeline.adapters.s3_write_path import S3WritePath
 from migration_pipeline.adapters.write_rate import WriteRate
 from migration_pipeline.core.control import Breaker, Limits, StandingOrders, Windows, parse_windows
 from migration_pipeline.core.copy_file import CopyLimits
@@ -36,6 +38,7 @@ from migration_pipeline.settings import Settings
 _Profiles = TypeVar("_Profiles", bound=PostgresProfiles)
 _Source = TypeVar("_Source", bound=AzureBlobSource)
 _Target = TypeVar("_Target", bound=S3Target)
+_PROBE_SECONDS = 10  # what is asked is small
 
 
 def url_rules(settings: Settings) -> UrlRules:
@@ -70,7 +73,7 @@ def _rules(settings: Settings, keys: KeyTemplate) -> UrlRules:
         containers=settings.source.containers,
         alias_hosts=settings.source.alias_hosts,
         public_base_url=settings.target.public_base_url,
-        other_target_urls=_bucket_urls(settings),
+        other_target_urls=bucket_urls(settings),
         keys=keys,
     )
 
@@ -230,11 +233,16 @@ def open_target_probe(settings: Settings) -> S3Probe:
     return _open_target(S3Probe, settings)
 
 
-def _open_target(kind: type[_Target], settings: Settings) -> _Target:
+def open_write_path(settings: Settings) -> S3WritePath:
+    """The target, for `doctor --write-path`."""
+    return _open_target(S3WritePath, settings, most_seconds=_PROBE_SECONDS)
+
+
+def _open_target(kind: type[_Target], settings: Settings, most_seconds: float = math.inf) -> _Target:
     bucket = Bucket(settings.target.bucket, settings.target.region, settings.target.endpoint_url)
     target = settings.target
     store_as = StoreAs(target.storage_class, target.encryption, target.kms_key_id, target.tags)
-    return kind(bucket, store_as=store_as, timeout=settings.copy_.timeout_seconds)
+    return kind(bucket, store_as=store_as, timeout=min(settings.copy_.timeout_seconds, most_seconds))
 
 
 @contextmanager
@@ -316,8 +324,8 @@ def range_size(settings: Settings) -> RangeSize:
     return RangeSize(settings.plan.profiles_per_range, settings.plan.files_per_range)
 
 
-def _bucket_urls(settings: Settings) -> list[str]:
-    """Further URLs of the bucket: Amazon S3 User Guide, "Methods for accessing a general purpose bucket"."""
+def bucket_urls(settings: Settings) -> list[str]:
+    """The store's own URLs of the bucket: Amazon S3 User Guide, "Methods for accessing a general purpose bucket"."""
     bucket, region, endpoint = settings.target.bucket, settings.target.region, settings.target.endpoint_url
     if endpoint:
         return [f"{endpoint}/{bucket}"]

@@ -8,6 +8,7 @@ import click
 from migration_pipeline import settings
 from migration_pipeline.cli.main import main
 from migration_pipeline.commands.doctor import What
+from migration_pipeline.commands.doctor.findings import WritePath
 from migration_pipeline.core.findings import Finding
 from migration_pipeline.core.model import REMEDIES, Outcome
 from migration_pipeline.core.removal_report import Stay
@@ -54,6 +55,7 @@ def test_everything_to_turn_on_is_described() -> None:
 
 def test_every_check_of_doctor_has_a_row() -> None:
     assert first_cells("docs/doctor.md", "Checks") == {what.value for what in What}
+    assert first_cells("docs/doctor.md", "The write path") == {what.value for what in WritePath}
 
 
 def test_every_setting_has_a_row() -> None:

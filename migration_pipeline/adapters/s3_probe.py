@@ -67,7 +67,7 @@ class S3Probe(S3Target):
                 head.get("x-amz-bucket-region"),
                 None if versioning is None else versioning.get("Status", "Off"),
                 None if encryption is None else _algorithm(encryption),
-                None if rules is None else any(_aborts(rule, prefix) for rule in rules.get("Rules", [])),
+                None if rules is None else any(aborts_uploads(rule, prefix) for rule in rules.get("Rules", [])),
             )
 
         return await self._in_thread(look)
@@ -96,8 +96,11 @@ def _algorithm(answer: Mapping[str, Any]) -> str:
     return next((rule["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"] for rule in rules), "")
 
 
-def _aborts(rule: Mapping[str, Any], prefix: str) -> bool:
-    """Amazon S3 API Reference, "LifecycleRule": an older form has the prefix outside of the filter."""
+def aborts_uploads(rule: Mapping[str, Any], prefix: str) -> bool:
+    """Whether a lifecycle rule drops the parts of abandoned uploads below a prefix.
+
+    Amazon S3 API Reference, "LifecycleRule": an older form has the prefix outside of the filter.
+    """
     condition = rule.get("Filter", rule)
     return (
         rule.get("Status") == "Enabled"

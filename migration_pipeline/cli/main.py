@@ -18,9 +18,11 @@ from migration_pipeline.cli.alerts import alerts
 from migration_pipeline.cli.control import acts, limits, pause, resume, workers
 from migration_pipeline.cli.cutover import cutover
 from migration_pipeline.cli.decommission import decommission
+from migration_pipeline.cli.doctor import doctor
 from migration_pipeline.cli.inventory import inventory
 from migration_pipeline.cli.letters import dead_letters
 from migration_pipeline.cli.plan import plan
+from migration_pipeline.cli.report import report
 from migration_pipeline.cli.show import (
     LEFT,
     REFUSED,
@@ -28,7 +30,6 @@ from migration_pipeline.cli.show import (
     honest,
     print_json,
     print_status,
-    print_table,
     say_refusal,
 )
 from migration_pipeline.cli.upkeep import audit, erase, rollback, sweep
@@ -74,23 +75,6 @@ def sandbox(folder: Path | None, profiles: int) -> None:
     from migration_pipeline.commands.demo import run_sandbox  # noqa: PLC0415 - as above
 
     run_sandbox(folder=folder, profiles=profiles, say=click.echo)
-
-
-@main.command()
-@as_json
-@honest
-def doctor(json_: bool) -> None:  # noqa: FBT001 - click's form
-    """Look at every setting and store; write a probe object to the target and remove it again."""
-    from migration_pipeline.commands.doctor import Health, examine  # noqa: PLC0415 - as above
-    from migration_pipeline.settings import load  # noqa: PLC0415 - as above
-
-    findings = list(examine(load()))
-    if json_:
-        print_json([finding._asdict() for finding in findings])
-    else:
-        print_table(["", "what", "found", "remedy"], [[f.health, f.what, f.said, f.remedy] for f in findings])
-    if any(finding.health is Health.FAILURE for finding in findings):
-        sys.exit(REFUSED)
 
 
 @main.command()
@@ -174,7 +158,7 @@ def _tell(*, json_: bool) -> Callable[[str], None]:
 
 
 for _command in (
-    alerts, pause, resume, limits, workers, acts, dead_letters, inventory, plan, cutover, sweep, erase, audit,
-    rollback, decommission,
+    doctor, alerts, pause, resume, limits, workers, acts, dead_letters, inventory, plan, cutover, sweep, erase, audit,
+    rollback, decommission, report,
 ):  # fmt: skip
     main.add_command(_command)

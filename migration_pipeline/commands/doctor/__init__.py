@@ -6,18 +6,25 @@ It writes nothing but one object of a random name in the target, and removes tha
 from collections.abc import Callable
 
 from migration_pipeline.commands.doctor.clocks import clocks
-from migration_pipeline.commands.doctor.dagster_home import dagster_home
 from migration_pipeline.commands.doctor.database import database
 from migration_pipeline.commands.doctor.documents import documents
-from migration_pipeline.commands.doctor.findings import Finding, Findings, Health, What
+from migration_pipeline.commands.doctor.findings import Finding, Findings, Health, What, refusal
 from migration_pipeline.commands.doctor.ledger import ledger
 from migration_pipeline.commands.doctor.set_up import set_up
 from migration_pipeline.commands.doctor.source import source
 from migration_pipeline.commands.doctor.target import target
-from migration_pipeline.core.errors import Fatal, MigrationError
+from migration_pipeline.core.errors import MigrationError
 from migration_pipeline.settings import Settings
 
 __all__ = ["Finding", "Health", "What", "examine"]
+
+
+def _dagster_home(settings: Settings) -> Findings:
+    # Imported here: a second and more of Dagster, which an examination of the write path does without.
+    from migration_pipeline.commands.doctor.dagster_home import dagster_home  # noqa: PLC0415
+
+    yield from dagster_home(settings)
+
 
 _CHECKS: dict[What, Callable[[Settings], Findings]] = {
     What.SETTINGS: set_up,
@@ -27,7 +34,7 @@ _CHECKS: dict[What, Callable[[Settings], Findings]] = {
     What.SOURCE: source,
     What.TARGET: target,
     What.FIREBASE: documents,
-    What.DAGSTER: dagster_home,
+    What.DAGSTER: _dagster_home,
 }
 
 
@@ -36,7 +43,5 @@ def examine(settings: Settings) -> Findings:
     for name, check in _CHECKS.items():
         try:
             yield from check(settings)
-        except Fatal as error:
-            yield Finding(f"{name}: {error.setting}", Health.FAILURE, error.message, error.remedy)
         except MigrationError as error:
-            yield Finding(name, Health.FAILURE, str(error), "Try again; if it stays, look at that store.")
+            yield refusal(name, error)

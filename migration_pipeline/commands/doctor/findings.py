@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
+from migration_pipeline.core.errors import Fatal, MigrationError
+
 
 class Health(StrEnum):
     """How a line of the examination ended."""
@@ -50,11 +52,33 @@ class What(StrEnum):
     DISK = "free disk"
 
 
+class WritePath(StrEnum):
+    """What a line of `doctor --write-path` is about; docs/doctor.md has a row for each."""
+
+    KEYS = "uploads: names"
+    CORS = "uploads: from a browser"
+    FOREIGN = "uploads: from other sites"
+    PUT = "uploads: by PUT"
+    FORM = "uploads: by a form"
+    UNSIGNED = "uploads: without a URL"
+    READ = "uploads: read"
+    PROBES = "uploads: probe objects"
+    REGION = "bucket: region"
+    PUBLIC_ACCESS = "bucket: block public access"
+    POLICY = "bucket: policy"
+    ENCRYPTION = "bucket: encryption"
+    VERSIONING = "bucket: versioning"
+    LIFECYCLE = "bucket: lifecycle"
+    OWNERSHIP = "bucket: object ownership"
+    NETWORK = "network: the way to S3"
+    KEPT = "kept for the cut-over"
+
+
 class Finding(NamedTuple):
     """One line of the examination.
 
     Attributes:
-        what: one of `What`; where a whole store refused, with the setting to look at.
+        what: one of `What` or `WritePath`; where a whole store refused, with the setting to look at.
     """
 
     what: str
@@ -66,16 +90,23 @@ class Finding(NamedTuple):
 Findings = Iterator[Finding]
 
 
-def ok(what: What, said: str) -> Finding:
+def ok(what: What | WritePath, said: str) -> Finding:
     """All is well."""
     return Finding(what, Health.OK, said)
 
 
-def warning(what: What, said: str, remedy: str) -> Finding:
+def warning(what: What | WritePath, said: str, remedy: str) -> Finding:
     """It works, but somebody should know."""
     return Finding(what, Health.WARNING, said, remedy)
 
 
-def failure(what: What, said: str, remedy: str) -> Finding:
+def failure(what: What | WritePath, said: str, remedy: str) -> Finding:
     """A migration would not work."""
     return Finding(what, Health.FAILURE, said, remedy)
+
+
+def refusal(name: str, error: MigrationError) -> Finding:
+    """A whole store refused, or did not answer."""
+    if isinstance(error, Fatal):
+        return Finding(f"{name}: {error.setting}", Health.FAILURE, error.message, error.remedy)
+    return Finding(name, Health.FAILURE, str(error), "Try again; if it stays, look at that store.")
