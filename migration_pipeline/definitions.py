@@ -6,6 +6,7 @@ from migration_pipeline.defs.alerts import alerts
 from migration_pipeline.defs.cutover import JOBS as CUTOVER_JOBS
 from migration_pipeline.defs.cutover import cutover
 from migration_pipeline.defs.decommission import decommission_job, decommissioned_source
+from migration_pipeline.defs.forgotten_runs import forget_job, forget_schedule, forgotten_runs
 from migration_pipeline.defs.inventory import inventory_job, inventory_schedule, orphan_copies, source_inventory
 from migration_pipeline.defs.letters import dead_letters
 from migration_pipeline.defs.metrics import metrics
@@ -46,6 +47,7 @@ defs = dg.Definitions(
         decommissioned_source,
         orders,
         cutover,
+        forgotten_runs,
     ],
     jobs=[
         migrate_job,
@@ -55,10 +57,11 @@ defs = dg.Definitions(
         audit_job,
         rollback_job,
         decommission_job,
+        forget_job,
         *OPERATOR_JOBS,
         *CUTOVER_JOBS,
     ],
-    schedules=[inventory_schedule, sweep_schedule, erase_schedule],
+    schedules=[inventory_schedule, sweep_schedule, erase_schedule, forget_schedule],
     sensors=[alerts, metrics, new_ranges, operator_acts, requested_ranges, watchdog],
     resources={"migration": Migration()},
     # One process a run, at a quarter of the multiprocess default's CPU. It stands here and not on the job, because

@@ -26,7 +26,8 @@ from migration_pipeline.core.sweep import Swept
 from migration_pipeline.core.transfer import Transferred
 from migration_pipeline.cutover import Stand
 from migration_pipeline.planning import Planned
-from migration_pipeline.settings import load
+from migration_pipeline.report.writing import Report, write
+from migration_pipeline.settings import Retention, load
 from migration_pipeline.standing import keep_metrics, look
 from migration_pipeline.stores import copy_limits, open_index, open_ledger, open_stores
 
@@ -89,6 +90,11 @@ class Migration(dg.ConfigurableResource):  # type: ignore[type-arg] # the resour
         """How many ranges are to be worked on at the same time."""
         return load().control.workers
 
+    @property
+    def retention(self) -> Retention:
+        """How long Dagster remembers what ended."""
+        return load().retention
+
     def sweep(self, *, full: bool) -> Swept:
         """Look for what came late; see `upkeep.sweep`."""
         return upkeep.sweep(load(), full=full)
@@ -134,6 +140,10 @@ class Migration(dg.ConfigurableResource):  # type: ignore[type-arg] # the resour
         if settings.metrics.textfile is not None:
             keep_metrics(settings, look(settings))
         return settings.metrics.textfile
+
+    def write_report(self, folder: Path) -> Report:
+        """Write the report at the end; see `report.writing.write`."""
+        return write(load(), folder)
 
     @contextmanager
     def ledger(self) -> Iterator[PostgresLedger]:
