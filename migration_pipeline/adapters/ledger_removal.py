@@ -86,11 +86,11 @@ class LedgerRemoval:
         )
         return {SourceFile(container, blob): keys for container, blob, keys in rows}
 
-    def wanters(self, files: Collection[SourceFile], *, besides: str) -> Sequence[ProfileId]:
+    def wanters(self, files: Collection[SourceFile]) -> Sequence[ProfileId]:
         rows = self._query(
             "SELECT DISTINCT w.profile_id, r.numeric_ids FROM {s}.wanted w JOIN {s}.ranges r USING (range_id)"
-            " WHERE w.file_id = ANY(%s) AND r.key <> %s",
-            [_ids(files), besides],
+            " WHERE w.file_id = ANY(%s)",
+            [_ids(files)],
         )
         return [int(id_) if numeric else id_ for id_, numeric in rows]
 
@@ -129,7 +129,8 @@ class LedgerRemoval:
 
     def begun(self) -> Sequence[Begun]:
         rows = self._query(
-            "SELECT r.key, m.container, m.blob, m.source_etag, m.how FROM {s}.removed m JOIN {s}.ranges r USING (range_id)"
+            "SELECT r.key, m.container, m.blob, m.source_etag, m.how"
+            " FROM {s}.removed m JOIN {s}.ranges r USING (range_id)"
             " WHERE m.ended_at IS NULL ORDER BY range_id, removed_id"
         )
         return [Begun(key, SourceFile(container, blob), etag, How(how)) for key, container, blob, etag, how in rows]

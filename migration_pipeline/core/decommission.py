@@ -34,7 +34,7 @@ from migration_pipeline.core.removal_ports import (
     SourceRemoval,
 )
 from migration_pipeline.core.removal_report import Decommissioned, Stay
-from migration_pipeline.core.source_references import named_in_rows, referred_in_range
+from migration_pipeline.core.source_references import named_in_rows, referred_by, referred_in_range
 
 _AT_ONCE = 16
 _FILES_A_SEARCH = 10_000
@@ -264,10 +264,7 @@ def _one_range(
     if why_not is not None:  # a run came by since it was looked at first
         run.done.left[bounds.key] = why_not
         return
-    shared = [file for file, item in judged.items() if len(item.ranges) > 1]
-    wanters = run.removal.ledger.wanters(shared, besides=bounds.key) if shared else ()
-    others = [*ledger.profiles_with_files(), *wanters]
-    referred = {file for file in judged if file in named} | referred_in_range(judged, bounds, run.stores, others)
+    referred = judged.keys() & (referred_in_range(bounds, run.stores) | set(named))
     for file in sorted(referred):
         run.done.stays(file, Stay.REFERRED_TO)
     files = sorted(judged.keys() - referred)
@@ -309,9 +306,15 @@ class _Work:
         """Prove these, note which are about to go, remove them, note which are gone."""
         ledger, done = self._run.removal.ledger, self._run.done
         found = await ask_each(files, self._prove, at_once=_AT_ONCE)
-        proven = {file: item for file, item in found.items() if isinstance(item, Proven)}
+        # Once more, and of all profiles that ever needed them, wherever: a large range takes a while.
+        needed = await asyncio.to_thread(lambda: referred_by(ledger.wanters(files), self._run.stores))
+        proven: dict[SourceFile, Proven] = {}
         for file, item in found.items():
-            if not isinstance(item, Proven):
+            if file in needed:
+                done.stays(file, Stay.REFERRED_TO)
+            elif isinstance(item, Proven):
+                proven[file] = item
+            else:
                 done.stays(file, *item)
         if not done.applied:
             done.removed(self._key, proven.values())

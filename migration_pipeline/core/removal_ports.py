@@ -184,8 +184,8 @@ class RemovalLedger(Protocol):
     def needed_by(self, files: Collection[SourceFile]) -> Mapping[SourceFile, Sequence[str]]:
         """The ranges whose profiles need these files, or once did."""
 
-    def wanters(self, files: Collection[SourceFile], *, besides: str) -> Sequence[ProfileId]:
-        """Profiles of other ranges that need these files, or once did."""
+    def wanters(self, files: Collection[SourceFile]) -> Sequence[ProfileId]:
+        """Profiles that need these files, or once did."""
 
     def begin(self, proven: Sequence[Proven], how: How, *, who: str, fence: Fence) -> set[SourceFile]:
         """Record that these are about to go; return those of which the ledger says the same as was proven.

@@ -25,27 +25,24 @@ def named_in_rows(files: Collection[SourceFile], stores: Stores) -> set[SourceFi
     return found
 
 
-def referred_in_range(
-    files: Collection[SourceFile], bounds: ProfileRange, stores: Stores, others: Iterable[ProfileId]
-) -> set[SourceFile]:
-    """Those of the files that the range's rows and documents refer to at the source now, or documents of others do.
-
-    Args:
-        files: to look for.
-        bounds: the range, held.
-        stores: to look in.
-        others: profiles that need them, or once did: without a row by now, or in other ranges.
-    """
-    found, further = set[SourceFile](), set(others)
+def referred_in_range(bounds: ProfileRange, stores: Stores) -> set[SourceFile]:
+    """Files that the range's rows, and their documents, refer to at the source now."""
+    found = set[SourceFile]()
     for batch in stores.profiles.read(bounds):
-        ids = [profile.profile_id for profile in batch]
-        further.difference_update(ids)
-        for strings in (*(profile.strings for profile in batch), *stores.documents.read(ids).values()):
+        copies = stores.documents.read([profile.profile_id for profile in batch])
+        for strings in (*(profile.strings for profile in batch), *copies.values()):
             found.update(_at_source(strings, stores.urls))
-    for some in batches(sorted(further, key=str)):
-        for strings in stores.documents.read(some).values():
+    return found
+
+
+def referred_by(profile_ids: Iterable[ProfileId], stores: Stores) -> set[SourceFile]:
+    """Files that these profiles refer to at the source now, in rows or documents; also those whose row is gone."""
+    found = set[SourceFile]()
+    for ids in batches(sorted(profile_ids, key=str)):
+        rows, copies = stores.profiles.find(ids), stores.documents.read(ids)
+        for strings in (*(profile.strings for profile in rows), *copies.values()):
             found.update(_at_source(strings, stores.urls))
-    return found & set(files)
+    return found
 
 
 def _at_source(strings: Iterable[str], urls: UrlRules) -> Iterator[SourceFile]:

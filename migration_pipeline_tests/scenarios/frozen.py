@@ -6,7 +6,6 @@ The other scenarios share their containers, where a blob that is gone would be m
 import json
 import os
 import random
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +30,7 @@ from migration_pipeline.core.removal_ports import How
 from migration_pipeline.core.removal_report import Decommissioned
 from migration_pipeline.planning import keep, plan
 from migration_pipeline.sandbox import Sandbox
+from migration_pipeline.sandbox.app import ALIAS_HOST
 from migration_pipeline.settings import Settings, load
 from migration_pipeline.stores import open_ledger, open_removal, open_stores
 from migration_pipeline_tests import independent
@@ -47,6 +47,7 @@ _SETTINGS = """\
 [source]
 account_url = {account}
 containers = [{container}]
+alias_hosts = {{ "img.example.com" = {container} }}
 
 [target]
 bucket = {bucket}
@@ -162,6 +163,7 @@ class Frozen:
         watch: Watch | None = None,
         how: How = How.DELETE,
         max_delete: int = 10_000,
+        per_second: float = 1000,
         apply: bool = True,
         holds: Sequence[str] = (),
     ) -> Decommissioned:
@@ -174,7 +176,7 @@ class Frozen:
                 keys or self.keys,
                 watch.stores(self.stores),
                 watch.removal(Removal(ledger.removal, lambda: open_removal(settings))),
-                Rules(how, max_delete, settings.decommission.per_second, require_soft_delete=False),
+                Rules(how, max_delete, per_second, require_soft_delete=False),
                 holds=holds,
                 apply=apply,
                 who="ann",
@@ -197,28 +199,25 @@ class Frozen:
             check=False,
         )
 
-    def gone(self, *, but: Sequence[str] = ()) -> list[str]:
-        """References that lead nowhere, or to other bytes than the blob had; `but` are blobs known to be newer."""
-        lines = []
-        for id_, held in independent.references(self.places).items():
-            lines += [f"{id_}: {url}" for _, url in held if not self._leads_to_its_bytes(url, but)]
-        return lines
+    def gone(self, of: Sequence[int] = ()) -> list[str]:
+        """References, of all profiles or of these, that lead nowhere or to other bytes than the blob had."""
+        held = independent.references(self.places)
+        ids = [str(id_) for id_ in of] or held
+        return [f"{id_}: {url}" for id_ in ids for _, url in held[id_] if not self._leads_to_its_bytes(url)]
 
-    def _leads_to_its_bytes(self, url: str, but: Sequence[str]) -> bool:
+    def _leads_to_its_bytes(self, url: str) -> bool:
         base = f"{self.sandbox.public_base_url}/{self.name}/{self.name}/"
         if url.startswith(base):
-            blob = unquote(url.removeprefix(base))
             with urlopen(url, timeout=30) as answer:  # noqa: S310 - a sandbox's own URLs
-                return blob in but or answer.read() == self.bodies[blob]
-        found = re.fullmatch(rf"(?i){re.escape(urlsplit(self.url('')).path)}(.*)", urlsplit(url).path)
-        assert found is not None, url
-        blob = unquote(found[1])
+                return bool(answer.read() == self.bodies[unquote(url.removeprefix(base))])
+        parts = urlsplit(url)
+        path = parts.path if parts.hostname == ALIAS_HOST else parts.path.removeprefix(urlsplit(self.url("")).path)
+        blob = unquote(path.lstrip("/"))
         try:
             with self.azure() as azure:
-                body = azure.get_blob_client(self.name, blob).download_blob().readall()
+                return bool(azure.get_blob_client(self.name, blob).download_blob().readall() == self.bodies[blob])
         except ResourceNotFoundError:
             return False
-        return blob in but or body == self.bodies[blob]
 
 
 MakeFrozen = Callable[..., Frozen]

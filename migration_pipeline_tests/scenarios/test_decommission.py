@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -73,15 +74,15 @@ def test_cut_before_any_operation_nothing_needed_goes_and_the_next_run_finishes(
         if not cut_off(lambda: app.decommission([key], watch=watch)):  # noqa: B023 - called at once
             break  # it has fewer operations than that
         names.append(watch.seen[-1])
-        assert app.gone() == []
+        assert app.gone([number]) == []
         mine = {app.photo(number, photo) for photo in (0, 1)}
         # What is gone was noted before.
         assert mine - app.in_source().keys() <= app.removed().keys()
         assert app.decommission([key]).complete
         assert not mine & app.in_source().keys()
         assert {blob: ended for blob, ended in app.removed().items() if blob in mine} == dict.fromkeys(mine, True)
-        assert app.gone() == []
-    assert {"begin", "remove", "end", "describe", "look", "note", "read", "needed_by"} - set(names) <= {"needed_by"}
+    assert app.gone() == []
+    assert {"note", "begun", "holding", "read", "look", "describe", "begin", "needed_by", "remove", "end"} <= set(names)
     assert len(app.removed()) == 2 * number
     assert len(app.in_source()) == 2 * (32 - number)
 
@@ -156,8 +157,8 @@ def test_a_blob_whose_copy_is_not_what_was_proven_stays_and_is_named(make_frozen
 def test_a_reference_written_back_before_the_look_keeps_its_blob(make_frozen: MakeFrozen) -> None:
     app = make_frozen()
     blob = app.photo(2)
-    # As late as can be: the tables were searched already, and the range is held.
-    done = app.decommission(watch=before("profiles_with_files", lambda: app.write(2, [blob])))
+    # As late as can be: the tables were searched already, the range was read, and copies are.
+    done = app.decommission(watch=before("describe", lambda: app.write(2, [blob])))
     assert done.examples[Stay.REFERRED_TO] == [(f"{app.name}/{blob}", "")]
     assert app.in_source().keys() == {blob}
     assert app.gone() == []
@@ -180,6 +181,7 @@ def test_newer_bytes_written_meanwhile_stay(make_frozen: MakeFrozen) -> None:
     app = make_frozen()
     newer, newest = app.photo(1), app.photo(2)
     app.upload(newer, b"newer")
+    assert app.decommission(apply=False).reasons == {Stay.CHANGED_AT_SOURCE: 1}
     done = app.decommission(watch=before("remove", lambda: app.upload(newest, b"newest")))
     assert app.in_source().keys() == {newer, newest}
     assert {file for file, _ in done.examples[Stay.CHANGED_AT_SOURCE]} == {
@@ -222,6 +224,13 @@ def test_the_cap_stops_it_and_the_next_run_goes_on(make_frozen: MakeFrozen) -> N
     assert acts == [("ann", "decommission", "the end")] * 4
 
 
+def test_it_goes_no_faster_than_it_is_told(make_frozen: MakeFrozen) -> None:
+    app = make_frozen(profiles=3, per_range=3)
+    began = time.monotonic()
+    assert app.decommission(per_second=4).files == 6
+    assert time.monotonic() - began >= 5 / 4
+
+
 def test_a_blob_that_a_range_not_audited_needs_stays(make_frozen: MakeFrozen) -> None:
     app = make_frozen()
     shared = app.photo(1)
@@ -245,11 +254,9 @@ def test_a_blob_that_a_range_not_audited_needs_stays(make_frozen: MakeFrozen) ->
 def test_what_somebody_refers_to_in_any_way_stays(make_frozen: MakeFrozen) -> None:
     app = make_frozen(profiles=9, per_range=3)
     kept = [app.photo(id_) for id_ in range(1, 8)]
-    scheme, rest = app.url(kept[1]).split("://")
     app.execute("UPDATE profiles SET deleted_at = now(), photos = %s WHERE id = 9", json.dumps([app.url(kept[0])]))
-    app.execute(
-        "INSERT INTO verifications (profile_id, photo_url) VALUES (8, %s)", f"{scheme.upper()}://{rest}?sv=1&sig=x"
-    )
+    late = f"HTTPS://IMG.Example.com/{kept[1]}?sv=1&sig=x"
+    app.execute("INSERT INTO verifications (profile_id, photo_url) VALUES (8, %s)", late)
     app.write_document(8, [{"original": app.url(kept[2])}])
     app.write_document(5, [{"original": f"{app.url(kept[4])}?snapshot=2026-01-01T00:00:00.0000000Z"}])
     app.execute("UPDATE profiles SET deleted_at = now() WHERE id = 6")
