@@ -13,7 +13,9 @@ from typing import NamedTuple
 from migration_pipeline.adapters.azure_listing import AzureListing, MarkerRefused
 from migration_pipeline.adapters.inventory_report import Report, read_report
 from migration_pipeline.adapters.inventory_rows import Rows, as_csv
+from migration_pipeline.adapters.ledger_counts import Counting
 from migration_pipeline.adapters.ledger_found import Kept
+from migration_pipeline.adapters.ledger_inventory import Listing
 from migration_pipeline.adapters.ledger_listings import Begun
 from migration_pipeline.adapters.postgres_ledger import PostgresLedger
 from migration_pipeline.core.control import Listener, Say
@@ -69,14 +71,14 @@ def take_stock(
     """
     containers = settings.source.containers
     with closing(open_ledger(settings, create=True)) as ledger, ledger.listings.hold():
+        kept = ledger.found.kept()
         if report:
-            listed = read(ledger, read_report(report, made_at), containers, say)
+            opened = read_report(report, made_at)
+            listed = _done(ledger, kept, opened.name, containers) or read(ledger, opened, containers, say)
         else:
-            listed = list_source(ledger, open_listing(settings), containers, say)
-        _count(ledger, settings, say)
-        counting = ledger.counts.newest()
-        if counting is None:
-            raise Fatal("the count is gone.", setting="inventory", remedy="Take stock again.")
+            done = _done(ledger, kept, LISTING, containers)
+            listed = done or list_source(ledger, open_listing(settings), containers, say)
+        counting = _counted(ledger, settings, kept, listed.began_at, say)
         came_late = _ask_for_missing(ledger, settings, listed.listing_id, say)
         say("comparing")
         found = ledger.found.look(
@@ -88,6 +90,35 @@ def take_stock(
         )
         ledger.found.keep(Kept(found, listed.listing_id, counting.count_id, counting.settings))
     return found
+
+
+def _done(ledger: PostgresLedger, kept: Kept | None, source: str, containers: Sequence[str]) -> Listing | None:
+    """The newest listing, where the one who made it was cut off after it: it need not be made again."""
+    newest = ledger.inventory.newest_listing(containers)
+    if newest is None or newest.source != source or (kept is not None and kept.listing_id >= newest.listing_id):
+        return None
+    return newest if _is_fresh(ledger, newest.ended_at) else None
+
+
+def _counted(ledger: PostgresLedger, settings: Settings, kept: Kept | None, listed_at: datetime, say: Say) -> Counting:
+    """A count that began after the listing did: the newest, where nobody has compared it yet, or a new one."""
+    newest = ledger.counts.newest()
+    if (
+        newest is None
+        or newest.settings != what_refers(settings)
+        or newest.began_at < listed_at
+        or (kept is not None and kept.count_id >= newest.count_id)
+        or not _is_fresh(ledger, newest.began_at)
+    ):
+        _count(ledger, settings, say)
+        newest = ledger.counts.newest()
+    if newest is None:
+        raise Fatal("the count is gone.", setting="inventory", remedy="Take stock again.")
+    return newest
+
+
+def _is_fresh(ledger: PostgresLedger, moment: datetime) -> bool:
+    return (ledger.now() - moment).total_seconds() < _GO_ON_SECONDS
 
 
 def list_source(ledger: PostgresLedger, listing: AzureListing, containers: Sequence[str], say: Say) -> Begun:

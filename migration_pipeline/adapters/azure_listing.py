@@ -1,5 +1,6 @@
 """Lists containers of Azure Blob Storage: blobs as they are now, without snapshots, old versions and deleted ones."""
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,6 +21,11 @@ _CONNECT_SECONDS = 10
 _TRIES = 5
 DIRECTORY, NO_NAME = "directories", "names that the ledger cannot hold"
 """Why an entry is skipped."""
+
+
+def _without_signature(record: logging.LogRecord) -> bool:
+    """Whether a line may be logged: urllib3 logs whole URLs for debugging, and a SAS is part of them."""
+    return "sig=" not in record.getMessage()
 
 
 class MarkerRefused(Exception):  # noqa: N818 - an answer, not a failure
@@ -81,6 +87,7 @@ class AzureListing:
     def _client(self, container: str) -> "ContainerClient":
         from azure.storage.blob import ContainerClient  # noqa: PLC0415 - 0.3 s that other commands need not spend
 
+        logging.getLogger("urllib3.connectionpool").addFilter(_without_signature)  # the same one again is no second
         credentials = self._credentials
         return ContainerClient(
             self._account_url,

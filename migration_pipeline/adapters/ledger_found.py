@@ -60,7 +60,7 @@ class LedgerFound:
 
     def worked_on_since(self, moment: datetime) -> bool:
         """Whether a run began in any range, so that what was found is of before."""
-        return bool(self._query("SELECT FROM {s}.ranges WHERE started_at >= %s LIMIT 1", [moment]))
+        return bool(self._query("SELECT true FROM {s}.ranges WHERE started_at >= %s LIMIT 1", [moment]))
 
     def missing(self, containers: Sequence[str], *, after: str | None, limit: int) -> Sequence[tuple[str, SourceFile]]:
         """Files to move that the inventory has not, in the order of their ids; each with its id."""

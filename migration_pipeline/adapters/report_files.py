@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -142,13 +143,10 @@ class ReportFile:
     def _numbers(self, column: "pa.Array[Any]", before: int) -> "pa.Array[Any]":
         import pyarrow as pa  # noqa: PLC0415 - as above
 
-        def number(value: str | None) -> int | None:
-            return int(value) if value else None  # directories have none
-
         try:
-            return column.cast(pa.int64())
+            return _said(column).cast(pa.int64())  # directories have none
         except pa.ArrowException:
-            return self._each(column, number, pa.int64(), "Content-Length", before)
+            return self._each(column, int, pa.int64(), "Content-Length", before)
 
     def _times(self, column: "pa.Array[Any]", before: int) -> "pa.Array[Any]":
         import pyarrow as pa  # noqa: PLC0415 - as above
@@ -160,11 +158,9 @@ class ReportFile:
             return column.cast(pa.timestamp("ns", column.type.tz)).cast(kind, safe=False)
         try:
             # Azure writes seven digits of a second.
-            return column.cast(pa.timestamp("ns", "UTC")).cast(kind, safe=False)
+            return _said(column).cast(pa.timestamp("ns", "UTC")).cast(kind, safe=False)
         except pa.ArrowException:
-            return self._each(
-                column, lambda text: parsedate_to_datetime(text) if text else None, kind, "Last-Modified", before
-            )
+            return self._each(column, _moment, kind, "Last-Modified", before)
 
     def _each(self, column: "pa.Array[Any]", read: Any, kind: Any, name: str, before: int) -> "pa.Array[Any]":  # noqa: ANN401 - pyarrow is imported late
         import pyarrow as pa  # noqa: PLC0415 - as above
@@ -172,7 +168,7 @@ class ReportFile:
         values = []
         for index, value in enumerate(column.to_pylist()):
             try:
-                values.append(read(value))
+                values.append(read(value) if value else None)
             except (ValueError, TypeError):
                 raise self._at(before + index, f"has a {name} that is none") from None
         return pa.array(values, kind)
@@ -195,6 +191,22 @@ class ReportFile:
         # The driver's first line; it names no secret, for a report holds none.
         said = str(error).strip().splitlines()[0][:200]
         return Fatal(f"{self.path} is broken, {where}: {said}", setting=SETTING, remedy=_NOTHING_LOST)
+
+
+def _said(column: "pa.Array[Any]") -> "pa.Array[Any]":
+    """A column of text with nothing instead of empty cells."""
+    import pyarrow as pa  # noqa: PLC0415 - as above
+    from pyarrow import compute  # noqa: PLC0415 - as above
+
+    if not pa.types.is_string(column.type):
+        return column
+    return compute.if_else(compute.equal(column, ""), pa.scalar(None, pa.string()), column)
+
+
+def _moment(text: str) -> datetime:
+    """A time as ISO 8601 or as HTTP has it."""
+    at = datetime.fromisoformat(text) if text[:1].isdecimal() else parsedate_to_datetime(text)
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 _NOTHING_LOST = "The inventory is as it was. Fetch the report again."
