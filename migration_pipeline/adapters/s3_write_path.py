@@ -68,7 +68,7 @@ class BucketSetUp:
 
     Attributes:
         region: that it is in; `None` where the store does not say.
-        host: of the endpoint that the client speaks to.
+        host: of the endpoint that upload URLs name.
         addresses: that its name leads to; none where it does not resolve.
     """
 
@@ -102,6 +102,8 @@ class S3WritePath(S3Probe):
             told = {name: self._told(name) for name in _QUESTIONS}
             head = self._client.head_bucket(Bucket=self._bucket.name)["ResponseMetadata"]["HTTPHeaders"]
             host = urlsplit(self._client.meta.endpoint_url).hostname or ""
+            # For us-east-1, boto3 speaks to the global name by default; upload URLs hold the region's.
+            host = f"s3.{self._bucket.region}.amazonaws.com" if host == "s3.amazonaws.com" else host
             return BucketSetUp(
                 **told, region=head.get("x-amz-bucket-region"), host=host, addresses=list(_addresses(host))
             )

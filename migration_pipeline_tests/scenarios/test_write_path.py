@@ -31,14 +31,14 @@ from migration_pipeline.cli.main import main
 from migration_pipeline.commands.doctor import Finding, Health, mending, uploading
 from migration_pipeline.commands.doctor.bucket import Way, bucket
 from migration_pipeline.commands.doctor.findings import WritePath
-from migration_pipeline.commands.doctor.remedies import merged_cors, merged_lifecycle, merged_policy
+from migration_pipeline.commands.doctor.remedies import merged_cors, merged_lifecycle, merged_policy, put_lifecycle
 from migration_pipeline.commands.doctor.write_path import checked, examine_write_path
 from migration_pipeline.core.errors import Fatal, SettingsError
 from migration_pipeline.cutover import WRITE_PATH, gather
 from migration_pipeline.sandbox import Sandbox
 from migration_pipeline.sandbox.fault_proxy import Fault, FaultProxy
 from migration_pipeline.sandbox.processes import free_ports
-from migration_pipeline.settings import Settings, load
+from migration_pipeline.settings import Settings, Target, load
 from migration_pipeline.stores import open_ledger
 from migration_pipeline.uploads.cors import s3_cors
 from migration_pipeline_tests.moto_server import MotoServer
@@ -546,6 +546,9 @@ def test_rules_are_merged() -> None:
     older = {"ID": "logs", "Status": "Enabled", "Prefix": "logs/", "Expiration": {"Days": 30}}
     added = merged_lifecycle({"Rules": [older]}, "files/")["Rules"][1]
     assert (added["Prefix"], "Filter" in added) == ("files/", False)
+    sized = merged_lifecycle({"Rules": [], "TransitionDefaultMinimumObjectSize": "varies_by_storage_class"}, "")
+    command = put_lifecycle(Target(bucket="b", region="us-east-1", public_base_url="https://b.example.com"), sized)
+    assert "--transition-default-minimum-object-size varies_by_storage_class" in command
     policy = {"Policy": json.dumps({"Version": "2012-10-17", "Statement": {"Sid": "one"}})}
     assert merged_policy(policy, {"Sid": "two"})["Statement"] == [{"Sid": "one"}, {"Sid": "two"}]
 

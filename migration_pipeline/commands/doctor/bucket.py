@@ -187,13 +187,13 @@ def _encryption(told: Told, target: Target) -> Finding:
     wanted, wanted_key = target.encryption, target.kms_key_id
     same_key = not wanted_key or key == wanted_key or key.endswith(f"/{wanted_key}") or wanted_key.endswith(f"/{key}")
     if wanted is None or (algorithm == wanted and same_key):
-        return ok(what, f"{algorithm or 'nothing said'} by default")
+        return ok(what, f"{algorithm or 'none that the store names'} by default")
     asked = {"SSEAlgorithm": wanted} | ({"KMSMasterKeyID": wanted_key} if wanted_key else {})
     wished = {"Rules": [{"ApplyServerSideEncryptionByDefault": asked}]}
     command = remedies.aws(target, "put-bucket-encryption", server_side_encryption_configuration=wished)
     return warning(
         what,
-        f"objects that name none get {algorithm or 'nothing said'}{f' with key {key}' if key else ''}, and copies "
+        f"objects that name none get {algorithm or 'none'}{f' with key {key}' if key else ''}, and copies "
         f"of the migration {wanted}{f' with key {wanted_key}' if wanted_key else ''}.",
         f"Set UPLOADS_S3_ENCRYPTION in the app, or: {command}",
     )
@@ -216,12 +216,10 @@ def _lifecycle(told: Told, way: Way) -> Findings:
     days = days_to_abort(told, target.prefix)
     if days is None:
         merged = remedies.merged_lifecycle(told.answer, target.prefix)
-        rules = {"Rules": merged["Rules"]}
         yield warning(
             what,
             "no rule drops the parts of uploads that a crash left behind: they are billed for ever.",
-            "doctor --write-path --fix adds one; or: "
-            + remedies.aws(target, "put-bucket-lifecycle-configuration", lifecycle_configuration=rules),
+            f"doctor --write-path --fix adds one; or: {remedies.put_lifecycle(target, merged)}",
         )
     elif days < _SHORT_DAYS:
         yield warning(

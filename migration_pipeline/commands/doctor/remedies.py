@@ -52,6 +52,14 @@ def merged_lifecycle(now: Configuration, prefix: str) -> dict[str, Any]:
     return {**now, "Rules": [*rules, added]}
 
 
+def put_lifecycle(target: Target, configuration: Configuration) -> str:
+    """The command that replaces the lifecycle configuration."""
+    size = "TransitionDefaultMinimumObjectSize"
+    options = {"transition_default_minimum_object_size": configuration[size]} if size in configuration else {}
+    rules = {"Rules": configuration["Rules"]}
+    return aws(target, "put-bucket-lifecycle-configuration", lifecycle_configuration=rules, **options)
+
+
 def merged_policy(now: Configuration | None, statement: Mapping[str, Any]) -> dict[str, Any]:
     """The bucket policy with one more statement."""
     policy = json.loads(now["Policy"]) if now and "Policy" in now else {"Version": "2012-10-17", "Statement": []}

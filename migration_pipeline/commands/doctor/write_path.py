@@ -127,9 +127,9 @@ def _reason(set_up: BucketSetUp, way: Way) -> str:
     policy = allow_reads(set_up.policy, way)
     if way.from_bucket:
         kms = " No policy opens files under a KMS key to everybody." if way.target.encryption == "aws:kms" else ""
-        return f"Mend block public access, see below, then: {policy}{kms} Or set uploads.reads to signed."
+        return f"Set uploads.reads to signed if the app signs.{kms} Else, once block public access lets it: {policy}"
     kms = " Its key's policy has to let CloudFront decrypt." if way.target.encryption == "aws:kms" else ""
-    return f"Let the CDN read; for CloudFront, make an origin access control for it, then: {policy}{kms}"
+    return f"Let the CDN read; for CloudFront, make an origin access control for it.{kms} Then: {policy}"
 
 
 def _hidden(answer: Answer | None) -> list[Finding]:
@@ -152,4 +152,4 @@ def _kept(settings: Settings, tried: Sequence[str], found: Sequence[Finding]) ->
             ledger.remember(WRITE_PATH, {"at": ledger.now().isoformat(), "failures": failures})
     except MigrationError as error:
         return failure(WritePath.KEPT, f"no: {error}", "Look again once the ledger is there.")
-    return ok(WritePath.KEPT, f"{failures} failures")
+    return ok(WritePath.KEPT, f"with {failures} failures")
