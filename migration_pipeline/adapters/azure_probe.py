@@ -24,13 +24,11 @@ class AzureBlobProbe(AzureBlobSource):
         return int(response.headers.get("Content-Length", 0))
 
     async def look(self, file: SourceFile) -> Listed | None:
-        """The blob as a listing would show it now; `None` where there is none."""
+        """The blob as a listing would show it now; `None` where there is none, or the store takes no such name."""
         try:
             response = await self._answer_for(file, {}, "HEAD")
-        except Permanent as error:
-            if error.outcome is Outcome.SOURCE_MISSING:
-                return None
-            raise
+        except Permanent:
+            return None
         response.release()
         headers = response.headers
         return Listed(

@@ -81,9 +81,10 @@ class LedgerOrphans:
 
     def hear(self) -> Heard:
         """What operators said; this run counts as one more beside those that migrate ranges."""
-        ((control, runs, ended, failed),) = self._query(HEAR, {"seconds": AT_WORK_SECONDS})
-        return Heard(said(control), runs + 1, int(ended), int(failed))
+        ((control, runs, *_),) = self._query(HEAR, {"seconds": AT_WORK_SECONDS})
+        # How the ranges' files fare is the affair of their runs, which stop everybody where it must be.
+        return Heard(said(control), runs + 1, 0, 0)
 
     def trip(self) -> str:
-        """The breaker is the ranges' affair: orphans that fail harm nobody."""
-        return "orphans wait until it is mended"
+        """Never called: orphans that fail stop nobody."""
+        raise AssertionError("nothing was heard that the breaker could trip for")
