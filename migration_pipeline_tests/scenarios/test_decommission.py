@@ -237,6 +237,7 @@ def test_a_blob_that_a_range_not_audited_needs_stays(make_frozen: MakeFrozen) ->
     app.write(6, [shared])
     # The second range refers to it now, and was audited before its newest run.
     app.migrate(app.keys[1:])
+    assert app.decommission(apply=False).reasons == {Stay.NEEDED_ELSEWHERE: 1}
     done = app.decommission()
     assert done.examples[Stay.NEEDED_ELSEWHERE][0][0] == f"{app.name}/{shared}"
     assert done.left == {app.keys[1]: "it was not audited since its newest run"}
@@ -264,6 +265,9 @@ def test_what_somebody_refers_to_in_any_way_stays(make_frozen: MakeFrozen) -> No
     app.execute("DELETE FROM profiles WHERE id = 7")
     app.write_document(7, [{"original": app.url(kept[6])}])
     app.write_document(4, [{"original": app.url(kept[3]).replace("4/0.jpg", "4/0%2e%6Apg")}])
+    # Of the same range, and of a profile that never needed it.
+    kept.append(app.photo(2, 1))
+    app.write_document(1, [{"original": app.url(kept[-1])}])
     done = app.decommission()
     assert app.in_source().keys() == set(kept)
     assert {file for file, _ in done.examples[Stay.REFERRED_TO]} == {f"{app.name}/{blob}" for blob in kept}
