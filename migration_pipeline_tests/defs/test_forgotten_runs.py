@@ -180,13 +180,19 @@ def test_one_pass_deletes_so_many_and_the_next_goes_on(dagster: Dagster) -> None
     assert dagster.forget(at_most=3) == Forgotten(runs=1, newest=1, needed=0, more=False)
 
 
+@pytest.mark.parametrize("storage", ["run_storage", "event_log_storage"])
 def test_a_pass_that_was_killed_between_events_and_run_is_made_good(
-    dagster: Dagster, monkeypatch: pytest.MonkeyPatch
+    dagster: Dagster, monkeypatch: pytest.MonkeyPatch, storage: str
 ) -> None:
     old, newest = dagster.run(), dagster.run()
     dagster.age([old, newest])
+    name = {"run_storage": "delete_run", "event_log_storage": "delete_events"}[storage]
+
+    def killed(_: str) -> None:
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as patch:
-        patch.setattr(dagster.instance.run_storage, "delete_run", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(getattr(dagster.instance, storage), name, killed)
         with pytest.raises(KeyboardInterrupt):
             dagster.forget()
     assert dagster.runs() == {old, newest}
