@@ -146,8 +146,8 @@ class LedgerExports:
         )
         began_at, ended_at, audited, audited_at = others
         findings = self._query(
-            "SELECT key, sum(value::bigint)::bigint FROM {s}.ranges, jsonb_each_text(coalesce(findings, '{{}}'))"
-            " GROUP BY key ORDER BY key"
+            "SELECT f.key, sum(f.value::bigint)::bigint FROM {s}.ranges, jsonb_each_text(coalesce(findings, '{{}}')) f"
+            " GROUP BY 1 ORDER BY 1"
         )
         orphans = self._query("SELECT outcome, count(*) FROM {s}.orphans GROUP BY 1 ORDER BY 2 DESC, 1")
         counts = self._query("SELECT (SELECT count(*) FROM {s}.erased), (SELECT count(*) FROM {s}.acts)")

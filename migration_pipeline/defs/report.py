@@ -1,8 +1,10 @@
 """The whole migration at a glance, from the ledger: how far, how fast, what failed, what next."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
+from pydantic import Field
 
 from migration_pipeline.adapters.ledger_overview import RangeState
 from migration_pipeline.adapters.ledger_status import Status, summed
@@ -11,6 +13,7 @@ from migration_pipeline.defs.ranges import GROUP
 from migration_pipeline.defs.resources import Migration
 from migration_pipeline.report import plots
 from migration_pipeline.report.course import course, over_time
+from migration_pipeline.report.writing import Report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +21,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from migration_pipeline.adapters.postgres_ledger import PostgresLedger
+
+
+class ReportConfig(dg.Config):
+    """What is written beside the metadata."""
+
+    folder: str = Field(
+        default="", description="Where to write the page and the Parquet files, on the machine that runs this."
+    )
 
 
 @dg.asset(
@@ -28,13 +39,27 @@ if TYPE_CHECKING:
     tags={"stage": "report"},
     description=(
         "How far the migration is: profiles, files and bytes over all ranges, and plots of progress, rate, outcomes "
-        "and sizes, on one page behind [Show Markdown]. Materialize it whenever you like: it reads the ledger alone."
+        "and sizes, on one page behind [Show Markdown]. Materialize it whenever you like: it reads the ledger alone. "
+        "With a folder in its config, it writes the report at the end there: one HTML page and Parquet files."
     ),
 )
-def migration_report(migration: Migration) -> dg.MaterializeResult[None]:
+def migration_report(config: ReportConfig, migration: Migration) -> dg.MaterializeResult[None]:
     """Sum up the ledger."""
     with migration.ledger() as ledger:
-        return dg.MaterializeResult(metadata=report(ledger))
+        metadata = report(ledger)
+    if config.folder:
+        metadata |= _written(migration.write_report(Path(config.folder)))
+    return dg.MaterializeResult(metadata=metadata)
+
+
+def _written(kept: Report) -> pages.Metadata:
+    rows = [[item.name, item.what, f"{item.rows:,}", item.sha256] for item in kept.files]
+    return {
+        "verdict": kept.verdict.said,
+        "page": dg.MetadataValue.path(str(kept.page)),
+        "folder": dg.MetadataValue.path(str(kept.folder)),
+        **pages.table("files", ["file", "holds", "rows", "SHA-256"], rows),
+    }
 
 
 def report(ledger: "PostgresLedger") -> pages.Metadata:

@@ -19,6 +19,7 @@ class Theme(NamedTuple):
     """Colours of a page.
 
     Attributes:
+        width: of a picture, in inches; 7.2 at 72 points fit the UI's dialog without scrolling sideways.
         paper: `None` draws no background: the page's own shows.
         good, second, third: for what succeeded, in different units.
     """
@@ -32,6 +33,7 @@ class Theme(NamedTuple):
     third: str
     bad: str
     waived: str
+    width: float = 7.2
 
 
 LIGHT = Theme(
@@ -63,7 +65,8 @@ def _style(theme: Theme) -> "dict[Any, object]":
     }
 
 
-_SIZE = (7.2, 3.0)  # inches at 72 points: fits the UI's dialog without scrolling sideways
+_HEIGHT = 3.0  # inches
+_STAGES = ("discover", "transfer", "rewrite_database", "rewrite_firebase", "confirm")
 NOTHING = "Nothing yet"
 
 
@@ -97,8 +100,8 @@ def progress(rows: "pd.DataFrame", theme: Theme = LIGHT) -> str:
             axes.set_xlabel("")
             axes.xaxis.get_offset_text().set_visible(False)
 
-    panels = 3 if "profiles" in rows else 2
-    return _svg(draw, theme, empty=rows.empty, title="In S3", panels=panels, height=1.5 * panels)
+    panels, height = (3, 5.7) if "profiles" in rows else (2, _HEIGHT)
+    return _svg(draw, theme, empty=rows.empty, title="In S3", panels=panels, height=height)
 
 
 def rate(rows: "pd.DataFrame", theme: Theme = LIGHT) -> str:
@@ -118,7 +121,7 @@ def rate(rows: "pd.DataFrame", theme: Theme = LIGHT) -> str:
             axes.fill_between(
                 ends, -rows["failed_per_second"], step="pre", color=theme.bad, linewidth=0, label="failed (below 0)"
             )
-            axes.legend(loc="upper right", frameon=False, ncols=2, fontsize=9)
+            axes.legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False, ncols=2, fontsize=9, borderaxespad=0.2)
         axes.axhline(0, color=theme.muted, linewidth=0.8)
         axes.set_ylabel("files/s")
         axes.margins(y=0.15)
@@ -181,16 +184,16 @@ def stages(seconds: Mapping[str, float], theme: Theme = LIGHT) -> str:
     """Where the time went, as bars of hours, minutes or seconds and of their share, as SVG.
 
     Args:
-        seconds: by stage, in the stages' order.
+        seconds: by stage.
         theme: of the page.
     """
 
     def draw(axes: "Axes") -> None:
-        total = sum(seconds.values())
+        total, ordered = sum(seconds.values()), {stage: seconds.get(stage, 0.0) for stage in _STAGES}
         axes.set_title(f"Time by stage: {_duration(total)} in all ranges together")
-        names = [name.replace("_", " ") for name in seconds]
-        bars = axes.barh(names, list(seconds.values()), color=theme.good, height=0.65)
-        shares = [f"{value / total:.0%} · {_duration(value)}" for value in seconds.values()]
+        names = [name.replace("_", " ") for name in ordered]
+        bars = axes.barh(names, list(ordered.values()), color=theme.good, height=0.65)
+        shares = [f"{value / total:.0%} · {_duration(value)}" for value in ordered.values()]
         axes.bar_label(bars, labels=shares, fontsize=9, padding=4)
         axes.set_xlim(0, 1.35 * max(seconds.values()))
         _bare(axes, theme)
@@ -209,13 +212,13 @@ def as_address(svg: str) -> str:
 
 
 def _svg(
-    draw: "Callable[..., None]", theme: Theme, *, empty: bool, title: str, panels: int = 1, height: float = _SIZE[1]
+    draw: "Callable[..., None]", theme: Theme, *, empty: bool, title: str, panels: int = 1, height: float = _HEIGHT
 ) -> str:
     import matplotlib as mpl  # noqa: PLC0415 - half a second that runs over ranges need not spend
     from matplotlib.figure import Figure  # noqa: PLC0415 - as above
 
     with mpl.rc_context(_style(theme)):
-        figure = Figure(figsize=(_SIZE[0], height), layout="constrained")
+        figure = Figure(figsize=(theme.width, height), layout="constrained")
         panes = figure.subplots(1 if empty else panels, squeeze=False)[:, 0]
         for axes in panes:
             axes.grid(axis="y", color=theme.grid, linewidth=0.8)
@@ -259,7 +262,7 @@ def _thousands(axes: "Axes") -> None:
 def _times(axes: "Axes") -> None:
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter  # noqa: PLC0415 - as above
 
-    locator = AutoDateLocator(minticks=3, maxticks=8)  # type: ignore[no-untyped-call] # matplotlib's dates are not annotated
+    locator = AutoDateLocator(minticks=3, maxticks=7)  # type: ignore[no-untyped-call] # matplotlib's dates are not annotated
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call] # as above
     axes.set_xlabel("UTC")
