@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -245,6 +246,13 @@ def test_uploads_that_the_store_refuses_or_spoils(weed: Place) -> None:
             "there is no answer (ClientOSError)" in told[WritePath.PUT][0].said
         )
         assert told[WritePath.READ][0].said == "no upload worked, so that nothing could be read."
+        # Bytes that turn out to be others.
+        date = format_datetime(datetime.now(UTC), usegmt=True)
+        other = f'200 OK\r\nETag: "0"\r\nLast-Modified: {date}\r\nContent-Length: 5\r\n\r\nother'
+        proxy.faults = [Fault("status", match=r"^GET [^ ?]+/u/[^ ?]+ ", answer=other)]
+        told = weed.told(**behind)
+        for what in (WritePath.PUT, WritePath.FORM):
+            assert told[what][0].said == "an upload is taken, and holds other bytes."
         # What another store would do, where the region is wrong.
         proxy.faults = [
             Fault(
@@ -498,6 +506,28 @@ def test_fix_shows_first_and_adds_to_what_is_there(moto_place: Place, weed: Plac
     place.run("--fix", "--apply")
     assert place.lifecycle()[: len(kept)] == kept
     assert place.lifecycle()[len(kept)]["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 7}
+
+
+def test_what_is_set_for_small_objects_is_sent_again(weed: Place) -> None:
+    """Neither of the servers keeps it: so it is looked at in the request."""
+    header, sent = "x-amz-transition-default-minimum-object-size", []
+    document = "<LifecycleConfiguration/>"
+    answer = f"200 OK\r\n{header}: varies_by_storage_class\r\nContent-Length: {len(document)}\r\n\r\n{document}"
+
+    def look(request: Any, **_: object) -> None:
+        sent.append(request.headers[header])
+
+    events, name = boto3.DEFAULT_SESSION.events, "before-send.s3.PutBucketLifecycleConfiguration"
+    events.register(name, look)
+    try:
+        with FaultProxy(weed.port, [Fault("status", match=r"^GET \S+\?lifecycle ", answer=answer)]) as proxy:
+            settings = weed.settings(**weed.behind(proxy))
+            examined = examine_write_path(settings)
+            mending.apply(settings, examined.changes, "ines@laptop")
+    finally:
+        events.unregister(name, look)
+    assert sent == [b"varies_by_storage_class"]
+    assert len(weed.lifecycle()) == 1
 
 
 def test_fix_leaves_alone_what_it_cannot_write_back(weed: Place) -> None:

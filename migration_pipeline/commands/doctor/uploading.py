@@ -148,7 +148,7 @@ class Attempts:
         except UploadsError as error:
             raise _unsigned(error) from None
         if ticket is None:
-            raise Fatal("S3 takes forms.", setting="target.endpoint_url")
+            raise Fatal("no form is issued for this store.", setting="target.endpoint_url")
         self._keys.append(ticket.key)
         return ticket
 
