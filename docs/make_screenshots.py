@@ -3,6 +3,7 @@
 
     make screenshots                      # everything, on servers of this machine
     python docs/make_screenshots.py --ui http://127.0.0.1:3000    # pages of a UI that runs already
+    python docs/make_screenshots.py end_report                    # the report at the end alone, without a UI
 
 Needs a Chromium on PATH; nothing is downloaded. Pictures show what was there: bad files are among those of the app, so
 some ranges stay red.
@@ -20,18 +21,23 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
+from migration_pipeline import planning
+from migration_pipeline.adapters.ledger_status import summed
 from migration_pipeline.commands.dagster_instance import shipped
 from migration_pipeline.commands.demo import prepare
+from migration_pipeline.core.migrate import migrate_range
 from migration_pipeline.sandbox import Sandbox
 from migration_pipeline.sandbox.app import AppSize, AppStores, create_app
 from migration_pipeline.sandbox.processes import free_ports
+from migration_pipeline.settings import load
+from migration_pipeline.stores import copy_limits, open_ledger, open_stores
 
 IMAGES = Path(__file__).parent / "images"
 SIZE = AppSize(profiles=168, scale=0.2)
@@ -136,16 +142,37 @@ def shots(ui: Ui) -> list[Shot]:
     ]
 
 
+END_REPORT = Shot("end_report", "", "Files by outcome", size=(1280, 1440))
+
+
 def draw(ui: Ui, only: list[str]) -> None:
     """Shoot every page, or those named."""
+    with _browser() as page:
+        for shot in shots(ui):
+            if not only or shot.name in only:
+                _keep(shot, _shoot(page, ui, shot))
+
+
+def draw_end_report(folder: Path) -> None:
+    """Shoot the page that `report` writes, once somebody has waived what is gone for good."""
+    waive = ["dead-letters", "waive", "--class", "source_missing", "--why", "gone for good, users were told", "--apply"]
+    _command("-m", "migration_pipeline.cli", *waive)
+    migrate_directly()
+    _command("-m", "migration_pipeline.cli", "report", "--out", str(folder))
+    with _browser() as page:
+        page.set_viewport_size({"width": END_REPORT.size[0], "height": END_REPORT.size[1]})
+        page.goto((folder / "report.html").as_uri())
+        page.get_by_text(END_REPORT.shows).first.wait_for()
+        _keep(END_REPORT, page.screenshot())
+
+
+@contextmanager
+def _browser() -> Iterator[Page]:
     with sync_playwright() as tools, tempfile.TemporaryDirectory() as profile:
         browser = tools.chromium.launch_persistent_context(
             profile, executable_path=shutil.which("chromium"), headless=True, args=FLAGS, timezone_id="UTC"
         )
-        page = browser.pages[0]
-        for shot in shots(ui):
-            if not only or shot.name in only:
-                _keep(shot, _shoot(page, ui, shot))
+        yield browser.pages[0]
         browser.close()
 
 
@@ -179,6 +206,19 @@ def migrate_an_app(ui: Ui) -> None:
     _wait(lambda: ui.newest_backfill()[1] not in ("REQUESTED", "FAILING"), WAIT)
     for asset in ("migration_report", "dead_letters"):
         _materialize(asset)
+
+
+def migrate_directly() -> None:
+    """Plan, and migrate every range with something left, without a UI or daemon."""
+    settings = load()
+    planned = planning.plan(settings)
+    planning.keep(planned, settings)
+    planning.keep_estimate(planning.estimate(settings, planned)[0], settings)
+    with closing(open_ledger(settings)) as ledger:
+        left = summed(ledger.overview.states()).left
+    for key in left:
+        with open_stores(settings) as stores:
+            migrate_range(key, stores, copy_limits(settings))
 
 
 def _materialize(asset: str) -> None:
@@ -230,10 +270,15 @@ def main() -> None:
         create_app(AppStores.on(servers), SIZE)
         os.environ.update(prepare(servers, SIZE, workers=2))
         os.environ["MIGRATION_PLAN__PROFILES_PER_RANGE"] = str(PROFILES_PER_RANGE)
-        _materialize("profile_ranges")
-        with dagster_dev(servers.folder) as ui:
-            migrate_an_app(ui)
-            draw(ui, given.names)
+        if given.names == [END_REPORT.name]:
+            migrate_directly()
+        else:
+            _materialize("profile_ranges")
+            with dagster_dev(servers.folder) as ui:
+                migrate_an_app(ui)
+                draw(ui, given.names)
+        if not given.names or END_REPORT.name in given.names:
+            draw_end_report(servers.folder / "report")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from migration_pipeline.adapters.ledger_overview import Query
-from migration_pipeline.core.spent import Spent
+from migration_pipeline.core.spent import SECONDS, Spent
 
 Stream = Callable[[str, int], Iterator[list[tuple[Any, ...]]]]
 """Gives a statement's rows, so many at a time; `{s}` stands for the ledger's schema."""
@@ -78,6 +78,7 @@ class Totals(NamedTuple):
 
     Attributes:
         spent: asked of the stores by all runs that ended.
+        seconds: of these, by stage, and `paused`.
         began_at: when the first run began; of ranges that ran again, their newest run counts.
         ended_at: when the last ended.
         audited: ranges.
@@ -89,6 +90,7 @@ class Totals(NamedTuple):
     """
 
     spent: Spent
+    seconds: dict[str, float]
     began_at: datetime | None
     ended_at: datetime | None
     audited: int
@@ -145,6 +147,11 @@ class LedgerExports:
             (Spent(*map(int, rows[0][:counted])), rows[0][counted:]) if rows else (Spent(), (None, None, 0, None))
         )
         began_at, ended_at, audited, audited_at = others
+        seconds = self._query(
+            "SELECT left(f.key, -length(%(end)s)), sum(f.value::float8) FROM {s}.ranges, jsonb_each_text(spent) f"
+            " WHERE right(f.key, length(%(end)s)) = %(end)s GROUP BY 1 ORDER BY 1",
+            {"end": SECONDS},
+        )
         findings = self._query(
             "SELECT f.key, sum(f.value::bigint)::bigint FROM {s}.ranges, jsonb_each_text(coalesce(findings, '{{}}')) f"
             " GROUP BY 1 ORDER BY 1"
@@ -152,7 +159,9 @@ class LedgerExports:
         orphans = self._query("SELECT outcome, count(*) FROM {s}.orphans GROUP BY 1 ORDER BY 2 DESC, 1")
         counts = self._query("SELECT (SELECT count(*) FROM {s}.erased), (SELECT count(*) FROM {s}.acts)")
         erased, acts = counts[0] if counts else (0, 0)
-        return Totals(spent, began_at, ended_at, audited, audited_at, dict(findings), erased, dict(orphans), acts)
+        return Totals(
+            spent, dict(seconds), began_at, ended_at, audited, audited_at, dict(findings), erased, dict(orphans), acts
+        )
 
     def server(self) -> str:
         """The version of the ledger's Postgres."""

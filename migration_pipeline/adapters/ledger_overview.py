@@ -8,7 +8,7 @@ from migration_pipeline.core.model import Outcome, SourceFile
 
 _RANGE_COLUMNS = (
     "key, profiles, started_at IS NOT NULL, started_at IS NOT NULL AND ended_at IS NULL, report, copied, bytes,"
-    " rolled_back_at IS NOT NULL, requested_at IS NOT NULL, requested_why, started_at, ended_at, seen_at"
+    " rolled_back_at IS NOT NULL, requested_at IS NOT NULL, requested_why, started_at, ended_at, seen_at, done_at"
 )
 
 
@@ -64,6 +64,7 @@ class RangeState(NamedTuple):
         copied: files, over all runs.
         bytes: of these.
         seen_at: when the run at work last said so.
+        done_at: when first nobody of it waited any more.
     """
 
     key: str
@@ -79,6 +80,7 @@ class RangeState(NamedTuple):
     started_at: datetime | None
     ended_at: datetime | None
     seen_at: datetime | None
+    done_at: datetime | None
 
 
 class ProgressRow(NamedTuple):

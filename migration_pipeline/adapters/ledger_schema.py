@@ -113,6 +113,7 @@ STEPS: tuple[str, ...] = (
         ADD audited_at timestamptz,                   -- when its newest audit began
         ADD findings   jsonb,                         -- of that: references by finding
         ADD spent      jsonb NOT NULL DEFAULT '{{}}'; -- asked of the stores, over all runs that ended
+    ALTER TABLE {s}.ranges ADD done_at timestamptz;   -- when first nobody of it waited any more
     CREATE TABLE {s}.listings (
         listing_id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
         began_at   timestamptz NOT NULL,              -- of a report: when Azure began it

@@ -272,11 +272,20 @@ class PostgresRangeLedger:
             cursor.execute(
                 self._sql(
                     "UPDATE {s}.ranges SET ended_at = now(), seen_at = NULL, report = %s,"
-                    " rolled_back_at = CASE WHEN %s THEN now() END, spent = spent || (SELECT coalesce(jsonb_object_agg("
+                    " rolled_back_at = CASE WHEN %s THEN now() END,"
+                    " done_at = CASE WHEN %s THEN coalesce(done_at, now()) WHEN NOT %s THEN done_at END,"
+                    " spent = spent || (SELECT coalesce(jsonb_object_agg("
                     " key, coalesce((spent ->> key)::numeric, 0) + value::numeric), '{{}}') FROM jsonb_each_text(%s))"
                     " WHERE range_id = %s"
                 ),
-                [Jsonb(report), rolled_back, Jsonb(summable(report)), self._bounds.ordinal],
+                [
+                    Jsonb(report),
+                    rolled_back,
+                    report.get("waiting") == 0 and not rolled_back,
+                    rolled_back,
+                    Jsonb(summable(report)),
+                    self._bounds.ordinal,
+                ],
             )
 
         self._write(work)

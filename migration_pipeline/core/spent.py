@@ -8,7 +8,9 @@ from migration_pipeline.core.estimate import Cost, Estimate, Prices, Requests
 from migration_pipeline.core.transfer import Transferred
 
 _GIGABYTE = 1e9
-_COPIED = "copied"
+_COPIED, _PAUSED = "copied", "paused_seconds"
+SECONDS = "_seconds"
+"""Ends the names of what is summed up in seconds: a stage, or `paused`."""
 
 
 def spent(done: Transferred) -> dict[str, int]:
@@ -26,8 +28,10 @@ def spent(done: Transferred) -> dict[str, int]:
 
 
 def summable(counters: Mapping[str, object]) -> dict[str, object]:
-    """Those of a run's counters that are added up over all runs."""
-    return {name: counters[name] for name in (_COPIED, *spent(Transferred())) if name in counters}
+    """Those of a run's counters that are added up over all runs, and its seconds by stage."""
+    seconds = counters.get("seconds", {})
+    stages = {f"{stage}{SECONDS}": value for stage, value in seconds.items()} if isinstance(seconds, Mapping) else {}
+    return {name: counters[name] for name in (_COPIED, *spent(Transferred()), _PAUSED) if name in counters} | stages
 
 
 class Spent(NamedTuple):

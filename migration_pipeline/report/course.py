@@ -57,7 +57,7 @@ def over_time(
     Args:
         rows: each of a stretch of so many seconds.
         seconds: see there.
-        states: ranges, whose profiles count when their newest run ended.
+        states: ranges, whose profiles count from when nobody of the range waited any more, or its newest run ended.
 
     Returns:
         Indexed by UTC time: `files`, `failed`, `bytes`, `files_per_second`, `failed_per_second`; with `profiles` where
@@ -71,7 +71,7 @@ def over_time(
         ended = [state for state in states if state.ended_at is not None and state.report is not None]
         done = [int((state.report or {}).get(name, 0)) for state in ended for name in ("migrated", "untouched")]
         profiles = pd.DataFrame({"profiles": [sum(pair) for pair in zip(done[::2], done[1::2], strict=True)]})
-        profiles.index = _utc(pd.Index([state.ended_at for state in ended]))
+        profiles.index = _utc(pd.Index([state.done_at or state.ended_at for state in ended]))
         table = pd.concat([table.assign(profiles=0), profiles]).fillna(0).sort_index()
     length = seconds
     if len(table):

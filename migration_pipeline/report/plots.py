@@ -171,7 +171,7 @@ def sizes(counts: Sequence[tuple[int, int, int]], theme: Theme = LIGHT) -> str:
         octets = sum(size for *_, size in counts)
         axes.set_title(f"Files by size: {octets / max(1, sum(files.values())) / 1e3:,.0f} KB on average")
         axes.bar(range(len(powers)), [files.get(power, 0) for power in powers], color=theme.good, width=0.85)
-        every = max(1, -(-len(powers) // 10))
+        every = max(1, -(-len(powers) // 8))
         axes.set_xticks(range(0, len(powers), every), [_binary(power) for power in powers[::every]])
         axes.set_xlabel("at least so large, and less than twice that")
         axes.set_ylabel("files")
@@ -190,7 +190,7 @@ def stages(seconds: Mapping[str, float], theme: Theme = LIGHT) -> str:
 
     def draw(axes: "Axes") -> None:
         total, ordered = sum(seconds.values()), {stage: seconds.get(stage, 0.0) for stage in _STAGES}
-        axes.set_title(f"Time by stage: {_duration(total)} in all ranges together")
+        axes.set_title(f"Time by stage: {_duration(total)} in all runs together")
         names = [name.replace("_", " ") for name in ordered]
         bars = axes.barh(names, list(ordered.values()), color=theme.good, height=0.65)
         shares = [f"{value / total:.0%} · {_duration(value)}" for value in ordered.values()]

@@ -14,7 +14,7 @@ from migration_pipeline.report.folder import SUMS, Kept
 from migration_pipeline.report.parts import Code, Figure, Picture, Row, Section, Table
 from migration_pipeline.report.words import NONE, count, counted, duration, moment, plural, share, size
 
-_NOT_TRIED = "not tried"
+_NOT_TRIED, _PAUSED = "not tried", "paused"
 _WIDTH = 5.6  # inches of a picture: two beside each other on a screen, and text still to be read on a phone
 
 
@@ -74,7 +74,7 @@ def pictures(facts: Facts) -> list[Picture]:
         _picture("Files a second over time", lambda theme: plots.rate(files, theme)),
         _picture("Files by outcome", lambda theme: plots.outcomes(facts.tally.by_outcome(), theme)),
         _picture("Files by size", lambda theme: plots.sizes(facts.tally.by_size(), theme)),
-        _picture("Time by stage", lambda theme: plots.stages(facts.standing.status.seconds, theme)),
+        _picture("Time by stage", lambda theme: plots.stages(_stages(facts), theme)),
     ]
 
 
@@ -101,6 +101,10 @@ def _picture(alternative: str, draw: Callable[[plots.Theme], str]) -> Picture:
     return Picture(
         alternative, *(plots.as_address(draw(theme._replace(width=_WIDTH))) for theme in (plots.LIGHT, plots.DARK))
     )
+
+
+def _stages(facts: Facts) -> dict[str, float]:
+    return {stage: seconds for stage, seconds in facts.totals.seconds.items() if stage != _PAUSED}
 
 
 def _outcomes(facts: Facts) -> Section:
@@ -208,12 +212,12 @@ def _time(facts: Facts) -> Section:
         ["throttled by the source", f"{spent.source_throttles:,} times"],
         ["throttled by the target", f"{spent.target_throttles:,} times"],
     ]
-    paused = sum(float((state.report or {}).get("paused_seconds", 0)) for state in facts.states)
+    paused = facts.totals.seconds.get(_PAUSED, 0.0)
     if paused:
-        rows.append(["paused", f"{duration(paused)} in the newest runs together"])
+        rows.append(["paused", f"{duration(paused)} in all runs together"])
     return Section(
         "Time, throttles and retries",
-        ["Stages are those of each range's newest run. Throttles and retries are of all runs that ended."],
+        ["Throttles, retries, pauses and the stages' seconds are those of all runs that ended."],
         [Table(["", ""], rows)],
     )
 

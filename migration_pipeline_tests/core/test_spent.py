@@ -16,12 +16,13 @@ def test_a_runs_counters_are_those_that_are_added_up() -> None:
         retries=3, source_pace=PaceFacts(reads=5, bytes=70, overloads=1), target_pace=PaceFacts(writes=4)
     )
     done.outcomes[Outcome.COPIED] = 2
-    counters = {"copied": done.copied, **spent(done), "waiting": 9}
+    counters = {"copied": done.copied, **spent(done), "waiting": 9, "paused_seconds": 1.5}
     assert summable(counters) == {
         "copied": 2, "retries": 3, "source_reads": 5, "source_bytes": 70, "source_throttles": 1, "target_reads": 0,
-        "target_writes": 4, "target_throttles": 0,
+        "target_writes": 4, "target_throttles": 0, "paused_seconds": 1.5,
     }  # fmt: skip
-    assert set(Spent._fields) == set(summable(counters))
+    assert {*Spent._fields, "paused_seconds"} == set(summable(counters))
+    assert summable({"seconds": {"confirm": 2.5}}) == {"confirm_seconds": 2.5}
 
 
 def test_runs_that_were_cut_off_are_told_in_proportion() -> None:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
+from migration_pipeline.adapters.ledger_overview import RangeState
 from migration_pipeline.cli.main import main
 from migration_pipeline.core.errors import Fatal
 from migration_pipeline.core.estimate import Cost, Prices, Requests
@@ -186,6 +187,27 @@ def test_what_was_used_stands_beside_what_was_expected(told: Told, tmp_path: Pat
     page = write(told.settings, tmp_path).page.read_text(encoding="utf-8")
     assert "Requests were counted for 16 of 80 files" in text_of(page)
     assert row_of(page, "reads of the source")[2] == str(19 * 5)
+
+
+def test_later_runs_add_up_and_move_no_profile_to_another_time(told: Told) -> None:
+    def state() -> RangeState:
+        return told.ledger.overview.states()[0]
+
+    first, spent = state(), told.ledger.exports.totals()
+    assert first.done_at == first.ended_at
+    again = counters(migrated=8, untouched=2, copied=0)
+    with told.ledger.hold(RANGES[0].key) as (_, held):
+        held.finish(again)
+    assert (state().done_at, state().ended_at == first.ended_at) == (first.done_at, False)
+    totals = told.ledger.exports.totals()
+    assert (totals.spent.copied, totals.spent.retries) == (8, spent.spent.retries + 3)
+    assert totals.seconds["transfer"] == spent.seconds["transfer"] + 8.0
+    assert totals.seconds["paused"] == spent.seconds["paused"] + 1.5
+    # A rollback undoes it, and counts nothing.
+    with told.ledger.hold(RANGES[0].key, run=False) as (_, held):
+        held.finish({"urls": 8}, rolled_back=True)
+    assert state().done_at is None
+    assert told.ledger.exports.totals().spent == totals.spent
 
 
 def test_the_verdict_names_what_is_missing_or_says_that_nothing_is(told: Told, tmp_path: Path) -> None:
