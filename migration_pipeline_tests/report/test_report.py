@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import dagster as dg
@@ -13,10 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
+from migration_pipeline import planning
 from migration_pipeline.adapters.ledger_overview import RangeState
 from migration_pipeline.cli.main import main
 from migration_pipeline.core.errors import Fatal
-from migration_pipeline.core.estimate import Cost, Prices, Requests
+from migration_pipeline.core.estimate import Cost, Estimate, Prices, Requests, Speed
 from migration_pipeline.core.spent import Expected
 from migration_pipeline.defs.report import ReportConfig, migration_report
 from migration_pipeline.defs.resources import Migration
@@ -24,6 +26,7 @@ from migration_pipeline.report import writing
 from migration_pipeline.report.folder import held
 from migration_pipeline.report.writing import write
 from migration_pipeline.settings import Settings, load
+from migration_pipeline.stores import open_ledger
 from migration_pipeline_tests.report.conftest import HOSTILE, RANGES, WHO, WHY, Told, copied, counters
 
 FILES = {
@@ -164,6 +167,27 @@ def test_a_folder_that_cannot_be_is_refused(told: Told, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     done = CliRunner().invoke(main, ["report", "--out", str(tmp_path / "file" / "below")])
     assert (done.exit_code, "cannot be written: Not a directory" in done.stderr) == (2, True)
+
+
+def test_the_estimate_stays_as_it_was_before_the_first_run(empty: Settings) -> None:
+    def estimate(files: int) -> Estimate:
+        requests, cost, speed = Requests(1, 1, 1), Cost(1, 1, 1, 1), Speed(1, None, None, "")
+        return Estimate(9, 9, 9, 0, 9, {}, files, 0, {}, 5, 0, requests, cost, 1, speed, 9, 9)
+
+    def kept() -> int:
+        with closing(open_ledger(empty)) as ledger:
+            expected = ledger.expected()
+        assert expected is not None
+        return expected.files
+
+    planning.keep_estimate(estimate(1), empty)
+    planning.keep_estimate(estimate(2), empty)
+    assert kept() == 2
+    with closing(open_ledger(empty)) as ledger:
+        ledger.add_ranges(RANGES)
+        with ledger.hold(RANGES[0].key):
+            planning.keep_estimate(estimate(3), empty)
+    assert kept() == 2
 
 
 def test_what_was_used_stands_beside_what_was_expected(told: Told, tmp_path: Path) -> None:
