@@ -266,9 +266,10 @@ def test_what_somebody_refers_to_in_any_way_stays(make_frozen: MakeFrozen) -> No
     app.execute("DELETE FROM profiles WHERE id = 7")
     app.write_document(7, [{"original": app.url(kept[6])}])
     app.write_document(4, [{"original": app.url(kept[3]).replace("4/0.jpg", "4/0%2e%6Apg")}])
-    # Of the same range, and of a profile that never needed it.
+    # Of the same range, and of a profile that never needed any file.
     kept.append(app.photo(2, 1))
-    app.write_document(1, [{"original": app.url(kept[-1])}])
+    app.write(0, [])
+    app.write_document(0, [{"original": app.url(kept[-1])}])
     done = app.decommission()
     assert app.in_source().keys() == set(kept)
     assert {file for file, _ in done.examples[Stay.REFERRED_TO]} == {f"{app.name}/{blob}" for blob in kept}
