@@ -16,7 +16,7 @@ from migration_pipeline.core.removal_ports import How
 from migration_pipeline.core.removal_report import Decommissioned
 from migration_pipeline.core.rollback import RolledBack, roll_back_range
 from migration_pipeline.core.sweep import Swept, sweep_files, sweep_profiles
-from migration_pipeline.cutover import FULL_SWEEP
+from migration_pipeline.cutover import FULL_SWEEP, removal_holds
 from migration_pipeline.settings import Settings
 from migration_pipeline.stores import open_ledger, open_profiles, open_removal, open_stores
 
@@ -105,11 +105,6 @@ def roll_back(settings: Settings, range_key: str, *, without_queries: bool = Fal
         return roll_back_range(range_key, stores, without_queries=without_queries)
 
 
-def removal_holds(settings: Settings, ledger: PostgresLedger) -> Sequence[str]:  # noqa: ARG001 - for its gates
-    """What keeps blobs from being removed from the source now, beside what each of them says."""
-    return []
-
-
 def remove_from_source(
     settings: Settings,
     range_keys: Sequence[str],
@@ -127,7 +122,7 @@ def remove_from_source(
             stores,
             Removal(ledger.removal, lambda: open_removal(settings)),
             Rules(How(rules.how), rules.max_delete, rules.per_second, rules.require_soft_delete),
-            holds=removal_holds(settings, ledger),
+            holds=[hold.what for hold in removal_holds(settings, ledger)],
             apply=apply,
             who=who,
             why=why,

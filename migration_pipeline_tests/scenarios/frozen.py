@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -23,11 +24,14 @@ from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.blob import BlobServiceClient
 from psycopg.types.json import Jsonb
 
+from migration_pipeline import upkeep
 from migration_pipeline.core.audit import Audited, audit_range
+from migration_pipeline.core.cutover import Phase
 from migration_pipeline.core.decommission import Removal, Rules, decommission
 from migration_pipeline.core.migrate import CopyLimits, Stores, migrate_range
 from migration_pipeline.core.removal_ports import How
 from migration_pipeline.core.removal_report import Decommissioned
+from migration_pipeline.inventory import take_stock
 from migration_pipeline.planning import keep, plan
 from migration_pipeline.sandbox import Sandbox
 from migration_pipeline.sandbox.app import ALIAS_HOST
@@ -68,6 +72,10 @@ project_id = {project}
 
 [plan]
 profiles_per_range = {per_range}
+
+[cutover]
+longest_upload_hours = 0
+soak_days = 0
 
 [decommission]
 require_soft_delete = false
@@ -156,6 +164,17 @@ class Frozen:
     def audit(self, keys: Sequence[str] = ()) -> list[Audited]:
         return [audit_range(key, self.stores) for key in keys or self.keys]
 
+    def soak(self) -> None:
+        """Have the cut-over stand where nothing holds a removal any more: the soak is over, and all was looked at."""
+        with closing(open_ledger(self.settings)) as ledger:
+            for present, phase in pairwise(Phase):
+                if phase is not Phase.DECOMMISSIONED:
+                    switched_at = ledger.now() if phase is Phase.UPLOADS_SWITCHED else None
+                    ledger.phases.enter(phase, present=present, by="ann", why="", switched_at=switched_at)
+        assert upkeep.sweep(self.settings, full=True).clean
+        take_stock(self.settings)
+        self.audit()
+
     def decommission(
         self,
         keys: Sequence[str] = (),
@@ -182,6 +201,10 @@ class Frozen:
                 who="ann",
                 why="the end",
             )
+
+    def acts(self) -> list[tuple[Any, ...]]:
+        """What operators did, but for phases."""
+        return self.ask("SELECT who, what, why FROM migration.acts WHERE what != 'cutover'")
 
     def removed(self) -> dict[str, bool]:
         """Blob → whether its removal has ended, by the ledger."""

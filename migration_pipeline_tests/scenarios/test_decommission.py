@@ -107,6 +107,7 @@ def test_cut_while_a_cut_run_is_closed(make_frozen: MakeFrozen, how: How) -> Non
 
 def test_only_one_removes_at_a_time_and_nobody_rolls_back_meanwhile(make_frozen: MakeFrozen) -> None:
     app = make_frozen()
+    app.soak()
     at_it, go_on = threading.Event(), threading.Event()
 
     def wait() -> None:
@@ -278,6 +279,7 @@ def test_what_somebody_refers_to_in_any_way_stays(make_frozen: MakeFrozen) -> No
 
 def test_a_dry_run_says_what_would_go_and_writes_nothing(make_frozen: MakeFrozen) -> None:
     app = make_frozen()
+    app.soak()
     stamps, blobs = independent.stamps(app.places, range(1, 7)), app.in_source()
     told = app.command("decommission", "--all", "--json", MIGRATION_DECOMMISSION__REQUIRE_SOFT_DELETE="true")
     assert told.returncode == 0, told.stderr
@@ -286,21 +288,22 @@ def test_a_dry_run_says_what_would_go_and_writes_nothing(make_frozen: MakeFrozen
     assert {key: found["files"] for key, found in said["ranges"].items()} == dict.fromkeys(app.keys, 6)
     assert ["does not keep deleted blobs" in text for text in said["refusals"]] == [True]
     assert app.in_source() == blobs
-    assert (app.removed(), app.ask("SELECT what FROM migration.acts")) == ({}, [])
+    assert (app.removed(), app.acts()) == ({}, [])
     assert independent.untouched(app.places, stamps) == []
 
 
 def test_nothing_is_deleted_where_the_account_keeps_no_deleted_blobs(make_frozen: MakeFrozen) -> None:
     app = make_frozen()
+    app.soak()
     asked = {"MIGRATION_DECOMMISSION__REQUIRE_SOFT_DELETE": "true"}
     with pytest.raises(Fatal, match=r"decommission.require_soft_delete: .* \(az storage account"):
         upkeep.remove_from_source(load({**os.environ, **app.environment, **asked}), app.keys, apply=True)
-    assert (len(app.in_source()), app.removed(), app.ask("SELECT what FROM migration.acts")) == (12, {}, [])
+    assert (len(app.in_source()), app.removed(), app.acts()) == (12, {}, [])
     with app.azure() as azure, kept_for(azure, days=7):
         told = app.command("decommission", "--all", "--apply", "--by", "ann", "--why", "soaked", **asked)
     assert told.returncode == 0, told.stderr + told.stdout
     assert app.in_source() == {}
-    assert app.ask("SELECT who, what, why FROM migration.acts") == [("ann", "decommission", "soaked")]
+    assert app.acts() == [("ann", "decommission", "soaked")]
     assert app.ask("SELECT DISTINCT who, how FROM migration.removed") == [("ann", "delete")]
 
 
@@ -383,6 +386,7 @@ def test_the_asset_is_a_dry_run_unless_it_is_told_otherwise(
     make_frozen: MakeFrozen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = make_frozen()
+    app.soak()
     for name, value in app.environment.items():
         monkeypatch.setenv(name, value)
     with dg.instance_for_test() as instance:
@@ -407,4 +411,7 @@ def test_the_asset_is_a_dry_run_unless_it_is_told_otherwise(
         assert not failed.success
         assert app.in_source().keys() == {app.photo(4), *(app.photo(id_, n) for id_ in (1, 2, 3) for n in (0, 1))}
         assert run(ranges=app.keys[:1], apply=True).success
+        # An audit that finds the copy missing holds every range.
+        app.audit()
+        assert not run(ranges=app.keys[:1], apply=True).success
     assert app.in_source().keys() == {app.photo(4)}
