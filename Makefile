@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench bench-pipeline bench-control bench-backfill bench-rewrites bench-inventory burst screenshots soak soak-faults soak-kill workload install lock clean
+.PHONY: demo test check bench bench-pipeline bench-control bench-backfill bench-rewrites bench-inventory burst screenshots soak soak-faults soak-kill workload install lock clean audit dist release-check sbom
 
 ## demo: migrate a made-up app on real servers of this machine; KEEP=1 leaves the Dagster UI running
 demo: install
@@ -69,6 +69,25 @@ bench-rewrites: install
 bench-inventory: install
 	$(BIN)/python -m benchmarks.inventory --out benchmarks/results/inventory.json
 
+## dist: sdist and wheel, in dist
+dist: install
+	rm -rf dist
+	$(BIN)/python -m hatchling build -d dist
+
+## release-check: what dist holds, installed in an empty environment elsewhere, and the demo run from an empty folder
+release-check: dist
+	$(BIN)/python -m migration_pipeline_tests.release_check dist
+
+## sbom: what the image of a deployment holds, in CycloneDX's form; dist/sbom.cdx.json
+sbom: install
+	mkdir -p dist
+	$(BIN)/cyclonedx-py requirements deploy/requirements.lock --pyproject pyproject.toml --mc-type application \
+	  --output-reproducible --output-file dist/sbom.cdx.json
+
+## audit: known holes in what the image of a deployment holds; asks the advisories of PyPI
+audit: install
+	$(BIN)/pip-audit --strict --requirement deploy/requirements.lock --require-hashes --disable-pip
+
 install: $(VENV)/installed
 
 # A file tells whether the environment is that of the lock file, so that a second call costs nothing.
@@ -82,6 +101,10 @@ $(VENV)/installed: requirements.lock pyproject.toml
 lock: install
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-strip-extras --python-version 3.11 --all-extras \
 	  --no-annotate --no-header pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-strip-extras --python-version 3.11 --extra k8s \
+	  --no-annotate --no-header --constraint requirements.lock pyproject.toml -o deploy/requirements.lock
+	echo hatchling | $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+	  --no-annotate --no-header --constraint requirements.lock - -o deploy/build.lock
 
 clean:
 	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
