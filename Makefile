@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench bench-pipeline bench-control bench-backfill bench-rewrites bench-inventory burst screenshots soak soak-faults soak-kill workload install lock clean audit dist release-check sbom
+.PHONY: demo test test-long check bench bench-pipeline bench-control bench-backfill bench-rewrites bench-inventory burst screenshots soak soak-faults soak-kill workload install lock clean audit dist release-check sbom
 
 ## demo: migrate a made-up app on real servers of this machine; KEEP=1 leaves the Dagster UI running
 demo: install
@@ -12,6 +12,10 @@ demo: install
 ## test: lint, types, import contracts, definitions, and all tests; starts every server it needs
 test: check
 	$(BIN)/pytest --numprocesses 2 --dist worksteal
+
+## test-long: what takes many minutes, such as everything going down in the middle of a backfill
+test-long: install
+	$(BIN)/pytest -m long
 
 ## check: everything that needs no server
 check: install

@@ -216,9 +216,7 @@ def _keep(cursor: _Cursor, schema: sql.Identifier, value: Mapping[str, Any]) -> 
     cursor.execute(sql.SQL("UPDATE {s}.state SET value = %s WHERE name = %s").format(s=schema), [Jsonb(value), _NAME])
 
 
-def note(
-    cursor: _Cursor, schema: sql.Identifier, who: str, what: str, why: str, details: Mapping[str, object]
-) -> None:
+def note(cursor: _Cursor, schema: sql.Identifier, who: str, what: str, why: str, details: Mapping[str, object]) -> None:
     """Record an act within the transaction that does it."""
     cursor.execute(
         sql.SQL("INSERT INTO {s}.acts (who, what, why, details) VALUES (%s, %s, %s, %s)").format(s=schema),

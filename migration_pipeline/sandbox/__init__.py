@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeVar
 
-from migration_pipeline.sandbox import azurite, seaweedfs
+from migration_pipeline.sandbox import azurite, leftovers, seaweedfs
 from migration_pipeline.sandbox.azurite import AzuriteServer
 from migration_pipeline.sandbox.firestore import FirestoreServer
 from migration_pipeline.sandbox.postgres import PostgresServer
@@ -110,11 +110,18 @@ class Sandbox:
         """Make a further database and return its URL."""
         return self._postgres.create_database(name)
 
+    @property
+    def postgres(self) -> PostgresServer:
+        """The server of the app's database, the ledger and Dagster, to be crashed by whoever wants to see that."""
+        return self._postgres
+
     def _make_folder(self, stack: ExitStack) -> Path:
         if self._given is not None:
             self._given.mkdir(parents=True, exist_ok=True)
             return self._given.resolve()
-        folder = Path(tempfile.mkdtemp(prefix="migration-sandbox-"))
+        leftovers.remove_abandoned()
+        folder = Path(tempfile.mkdtemp(prefix=leftovers.PREFIX))
+        stack.enter_context(leftovers.in_use(folder))
         # Postgres runs as another user where we are root, and has to reach its own folder in it.
         folder.chmod(0o711)
         stack.callback(shutil.rmtree, folder)

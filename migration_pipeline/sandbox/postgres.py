@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+import signal
 import stat
 import subprocess
 from pathlib import Path
@@ -49,28 +50,8 @@ class PostgresServer:
         )
         if done.returncode:
             raise SandboxUnavailable(f"initdb failed:\n{done.stderr}")
-        self._process = ServerProcess(
-            "Postgres",
-            [
-                str(binaries / "postgres"),
-                "-D",
-                str(data),
-                "-h",
-                "127.0.0.1",
-                "-p",
-                str(self.port),
-                "-k",
-                "",
-                "-c",
-                "fsync=off",
-                "-c",
-                "max_connections=200",
-            ],
-            log=folder.parent / "postgres.log",
-            user=user,
-            stop="SIGINT",
-        )
-        self._process.wait_ready(self._ready)
+        self._data, self._binaries, self._log, self._user = data, binaries, folder.parent / "postgres.log", user
+        self._process = self._start()
         for name in ("app", "dagster"):
             self.create_database(name)
 
@@ -87,6 +68,23 @@ class PostgresServer:
     def close(self) -> None:
         """Stop the server."""
         self._process.close()
+
+    def crash(self) -> None:
+        """End the server as a crash would: connections break, and the next start recovers."""
+        pid = int((self._data / "postmaster.pid").read_text(encoding="utf-8").split()[0])
+        os.kill(pid, signal.SIGQUIT)
+        self._process.close()
+
+    def start_again(self) -> None:
+        """Start it again, at the same port, after a crash."""
+        self._process = self._start()
+
+    def _start(self) -> ServerProcess:
+        options = ["-h", "127.0.0.1", "-p", str(self.port), "-k", "", "-c", "fsync=off", "-c", "max_connections=200"]
+        command = [str(self._binaries / "postgres"), "-D", str(self._data), *options]
+        process = ServerProcess("Postgres", command, log=self._log, user=self._user, stop="SIGINT")
+        process.wait_ready(self._ready)
+        return process
 
     def _ready(self) -> bool:
         try:

@@ -48,6 +48,12 @@ class Service:
         self._process.wait()
         self._log.close()
 
+    def kill_with_all_that_it_started(self) -> None:
+        """Code servers and run workers too, as when the machine goes down."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._log.close()
+
     def close(self) -> None:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
@@ -67,10 +73,19 @@ class Services:
     world: World
     ui: DagsterUi
     stack: ExitStack
+    port: int
+    web: Service = field(init=False)
     daemon: Service = field(init=False)
 
     def __post_init__(self) -> None:
+        self.start_web()
         self.start_daemon()
+
+    def start_web(self) -> None:
+        command = ["dagster_webserver", "-h", "127.0.0.1", "-p", str(self.port)]
+        self.web = Service(self.world, command, self.world.folder / "webserver.log")
+        self.stack.callback(self.web.close)
+        wait_for(self.ui.ready, 120)
 
     def start_daemon(self) -> None:
         self.daemon = Service(self.world, ["dagster._daemon", "run"], self.world.folder / "daemon.log")
@@ -81,12 +96,7 @@ class Services:
 def services(world: World) -> Iterator[Services]:
     port = free_ports(1)[0]
     with ExitStack() as stack:
-        command = ["dagster_webserver", "-h", "127.0.0.1", "-p", str(port)]
-        web = Service(world, command, world.folder / "webserver.log")
-        stack.callback(web.close)
-        ui = DagsterUi(port)
-        wait_for(ui.ready, 120)
-        yield Services(world, ui, stack)
+        yield Services(world, DagsterUi(port), stack, port)
 
 
 def statuses(ui: DagsterUi, asset: str = "migrated_profiles") -> tuple[set[str], set[str]]:
