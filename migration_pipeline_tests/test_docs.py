@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import click
+from pydantic.fields import FieldInfo
 
 from migration_pipeline import settings
 from migration_pipeline.cli.main import main
@@ -66,6 +67,52 @@ def test_every_setting_has_a_row() -> None:
         for name, inner in field.annotation.model_fields.items()  # type: ignore[attr-defined]
     }
     assert first_cells("docs/settings.md", "Settings") == names
+
+
+IN_WORDS: dict[str, tuple[str, object]] = {
+    "source.alias_hosts": ("none", {}),
+    "target.prefix": ("empty", ""),
+    "target.storage_class": ("the bucket's", None),
+    "target.encryption": ("the bucket's", None),
+    "target.kms_key_id": ("the account's", None),
+    "target.tags": ("none", {}),
+    "target.endpoint_url": ("AWS", None),
+    "database.profiles": ("see below", settings.ProfilesTable()),
+    "database.related": ("none", []),
+    "firebase.project_id": ("\N{EN DASH}", ""),
+    "firebase.database_url": ("\N{EN DASH}", None),
+    "firebase.fields": ("`photos`", ["photos"]),
+    "control.windows": ("always", []),
+    "uploads.origins": ("none", []),
+}
+"""Defaults that the table puts into words, and what they are."""
+
+
+def as_told(key: str, field: FieldInfo) -> str:
+    """The default as the table of the settings has it."""
+    if key in IN_WORDS:
+        word, default = IN_WORDS[key]
+        return word if field.default == default else repr(field.default)
+    if field.is_required():
+        return "\N{EN DASH}"
+    if field.default is None:
+        return "none"
+    if isinstance(field.default, bool):
+        return str(field.default).lower()
+    return f"`{field.default}`" if isinstance(field.default, str) else f"{field.default:g}"
+
+
+def test_every_default_in_the_table_is_that_of_the_code() -> None:
+    text = (ROOT / "docs/settings.md").read_text(encoding="utf-8")
+    told = dict(re.findall(r"^\| `([a-z_]+\.[a-z0-9_]+)` \| (.*?) \|", text, re.MULTILINE))
+    defaults = {
+        key: as_told(key, inner)
+        for section, field in settings.Settings.model_fields.items()
+        if section != "secrets" and isinstance(field.annotation, type)
+        for name, inner in field.annotation.model_fields.items()  # type: ignore[attr-defined]
+        if (key := f"{field.alias or section}.{inner.alias or name}")
+    }
+    assert told == defaults
 
 
 def test_the_example_is_accepted() -> None:
