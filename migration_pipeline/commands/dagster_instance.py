@@ -19,6 +19,7 @@ from migration_pipeline.defs.migrated import SPECS
 
 _BACKFILL_TAG = "dagster/backfill"
 _STOP_SECONDS = 30
+LOG_BYTES = 20_000_000
 _DAEMONS = ("BACKFILL", "QUEUED_RUN_COORDINATOR")
 _SILENT_SECONDS = 75.0  # a daemon's heart beats every 30 s
 _PACKAGE = Path(__file__).parents[1]
@@ -201,8 +202,15 @@ def webserver(port: int, log: Path) -> Iterator[None]:
     yield from _service(["dagster_webserver", "-h", "127.0.0.1", "-p", str(port)], log)
 
 
+def begin_anew(log: Path) -> None:
+    """Put a log aside that has grown, so that it never takes more than twice its bound, and one run's lines."""
+    if log.exists() and log.stat().st_size > LOG_BYTES:
+        log.replace(log.with_name(f"{log.name}.old"))
+
+
 def _service(command: Sequence[str], log: Path) -> Iterator[None]:
     workspace = ["-w", str(shipped("workspace.yaml"))]
+    begin_anew(log)
     with log.open("ab") as output:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter
             [sys.executable, "-m", *command, *workspace],
