@@ -138,6 +138,8 @@ def shots(ui: Ui) -> list[Shot]:
         Shot("checks", "/assets/database_urls?view=checks", "non-blocking"),
         Shot("report", "/assets/migration_report?view=events", "files_copied", "[Show Markdown]", (1400, 1560)),
         Shot("dead_letters", "/assets/dead_letters?view=events", "waived", "[Show Markdown]", (1400, 1000)),
+        Shot("inventory", "/assets/source_inventory?view=events", "orphans", size=(1400, 1300)),
+        Shot("cutover", "/assets/cutover?view=events", "held_by", "[Show Markdown]", (1400, 1000)),
         Shot("sensors", "/automation", "requested_ranges"),
     ]
 
@@ -204,8 +206,15 @@ def migrate_an_app(ui: Ui) -> None:
     assets = [{"path": [stage]} for stage in STAGES]
     ui.ask(query, p={"assetSelection": assets, "partitionNames": ui.partitions(), "title": "all ranges"})
     _wait(lambda: ui.newest_backfill()[1] not in ("REQUESTED", "FAILING"), WAIT)
-    for asset in ("migration_report", "dead_letters"):
+    switch_uploads()
+    for asset in ("migration_report", "dead_letters", "source_inventory", "cutover"):
         _materialize(asset)
+
+
+def switch_uploads() -> None:
+    """The cut-over's first gate."""
+    _command("-m", "migration_pipeline.cli", "doctor", "--write-path", "--fix", "--apply")
+    _command("-m", "migration_pipeline.cli", "cutover", "enter", "uploads_switched", "--why", "release 4.2 is out")
 
 
 def migrate_directly() -> None:
@@ -270,6 +279,7 @@ def main() -> None:
         create_app(AppStores.on(servers), SIZE)
         os.environ.update(prepare(servers, SIZE, workers=2))
         os.environ["MIGRATION_PLAN__PROFILES_PER_RANGE"] = str(PROFILES_PER_RANGE)
+        os.environ["MIGRATION_UPLOADS__ORIGINS"] = '["https://app.example.com"]'
         if given.names == [END_REPORT.name]:
             migrate_directly()
         else:
