@@ -20,24 +20,30 @@ def main(folder: Path) -> None:
         environment, empty = Path(scratch, "venv"), Path(scratch, "empty")
         empty.mkdir()
         python = environment / "bin" / "python"
-        _run([UV, "venv", "--quiet", "--python", sys.executable, environment], empty)
+        _install([UV, "venv", "--quiet", "--python", sys.executable, environment], empty)
         # The image's own way: what the lock names, by its hashes, and the wheel without asking for anything more.
         locked = ["--require-hashes", "-r", ROOT / "deploy" / "requirements.lock"]
-        _run([UV, "pip", "install", "--quiet", "--python", python, *locked], empty)
-        _run([UV, "pip", "install", "--quiet", "--python", python, "--no-deps", "--no-index", wheel], empty)
-        _run([UV, "pip", "check", "--python", python], empty)
+        _install([UV, "pip", "install", "--quiet", "--python", python, *locked], empty)
+        _install([UV, "pip", "install", "--quiet", "--python", python, "--no-deps", "--no-index", wheel], empty)
+        _install([UV, "pip", "check", "--python", python], empty)
         command = environment / "bin" / "migration-pipeline"
         _run([command, "--help"], empty)
         _run([command, "doctor"], empty, expected=2)
         _run([python, "-c", LOADED], empty)
         # The documented extra, and the demo.
         extra = [f"{wheel}[sandbox]", "--constraint", ROOT / "requirements.lock"]
-        _run([UV, "pip", "install", "--quiet", "--python", python, *extra], empty)
+        _install([UV, "pip", "install", "--quiet", "--python", python, *extra], empty)
         _run([command, "demo"], empty)
         left = sorted(path.name for path in empty.iterdir())
         if left:
             sys.exit(f"left behind in the folder: {', '.join(left)}")
     print("The release works.")  # noqa: T201 - a command
+
+
+def _install(command: Sequence[str | Path], folder: Path) -> None:
+    """With this environment's registry and certificates."""
+    print("$", *command, flush=True)  # noqa: T201 - a command
+    subprocess.run([str(word) for word in command], cwd=folder, check=True)
 
 
 def _run(command: Sequence[str | Path], folder: Path, *, expected: int = 0) -> None:

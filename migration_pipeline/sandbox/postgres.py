@@ -100,12 +100,20 @@ def _binaries(folder: Path, *, shared: bool) -> Path:
     if spec is not None and spec.submodule_search_locations:
         install = Path(spec.submodule_search_locations[0]) / "pginstall"
         if shared and not _reachable(install):
-            install = Path(shutil.copytree(install, folder / "pginstall", symlinks=True))
+            install = _copied(install.parent, folder) / "pginstall"
         return install / "bin"
     found = shutil.which("postgres")
     if found is None:
         raise SandboxUnavailable("Postgres is missing: pip install 'migration-pipeline[sandbox]'")
     return Path(found).resolve().parent
+
+
+def _copied(package: Path, folder: Path) -> Path:
+    """The package in a folder of its own, beside the libraries that its programs look for there."""
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, folder / "installed" / libraries.name, symlinks=True)
+    return Path(shutil.copytree(package, folder / "installed" / package.name, symlinks=True))
 
 
 def _reachable(path: Path) -> bool:

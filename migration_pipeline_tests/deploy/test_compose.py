@@ -3,10 +3,12 @@
 import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.request import urlopen
 
+import psycopg
 import pytest
 from azure.storage.blob import AccountSasPermissions, ResourceTypes, generate_account_sas
 
@@ -15,6 +17,7 @@ from migration_pipeline.sandbox.app import AppSize
 from migration_pipeline_tests.deploy.compose import COMPOSE, DEPLOY, IMAGE_ENVIRONMENT, SERVICES, Played
 from migration_pipeline_tests.deploy.tools import tool
 from migration_pipeline_tests.scenarios.conftest import World, flagged, new_world
+from migration_pipeline_tests.scenarios.dagster_ui import DagsterUi, wait_for
 
 SECRETS_OF_THE_APP = {"database_url", "azure_storage_sas_token", "alert_urls", "aws_credentials", "google_credentials"}
 
@@ -142,6 +145,24 @@ def played(world: World, tmp_path: Path) -> Iterator[Played]:
     services.close()
 
 
+LAUNCH = """
+mutation ($p: ExecutionParams!) {
+  launchRun(executionParams: $p) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+    ... on InvalidSubsetError { message }
+    ... on RunConfigValidationInvalid { errors { message } }
+  }
+}
+"""
+
+
+def status(ui: DagsterUi, run_id: str) -> str:
+    found = ui.ask("query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }", id=run_id)
+    return str(found["runOrError"]["status"])
+
+
 @pytest.mark.timeout(400)
 def test_the_services_migrate_an_app(world: World, played: Played, tmp_path: Path) -> None:
     # What stands for Firebase says where it is by these, and they are no part of a deployment.
@@ -155,10 +176,24 @@ def test_the_services_migrate_an_app(world: World, played: Played, tmp_path: Pat
 
     planned = played.run("code", "migration-pipeline", "plan", "--apply", **emulators)
     assert planned.returncode == 0, planned.stderr
-    migrated = played.run("code", "migration-pipeline", "migrate", **emulators)
-    assert migrated.returncode == 0, migrated.stderr + migrated.stdout
-    assert flagged(world) >= set(world.of("migrated"))
+    # From the UI: webserver, queue, daemon, code location, and a run of its own, which holds the app's secrets.
+    ui = DagsterUi(played.port)
+    with closing(psycopg.connect(world.places.database_url)) as connection:
+        ranges = connection.execute("SELECT key FROM migration.ranges").fetchall()
+    assert len(ranges) == 1
+    params = {
+        "selector": {
+            "repositoryLocationName": "migration_pipeline", "repositoryName": "__repository__", "jobName": "migrate",
+        },
+        "runConfigData": {},
+        "executionMetadata": {"tags": [{"key": "dagster/partition", "value": ranges[0][0]}]},
+    }  # fmt: skip
+    launched = ui.ask(LAUNCH, p=params)["launchRun"]
+    assert launched["__typename"] == "LaunchRunSuccess", launched
+    wait_for(lambda: status(ui, launched["run"]["runId"]) in {"SUCCESS", "FAILURE"}, 120)
+    assert status(ui, launched["run"]["runId"]) == "SUCCESS"
     assert world.of("migrated")
+    assert flagged(world) >= set(world.of("migrated"))
 
     # Containers have a read-only file system: nothing may have been written but where there is a volume. (Dagster would
     # make two empty folders, telemetry or none, and does without where it cannot.)
