@@ -1,13 +1,12 @@
 """Lists containers of Azure Blob Storage: blobs as they are now, without snapshots, old versions and deleted ones."""
 
-import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from migration_pipeline.adapters.azure_blob import AzureCredentials, refused
+from migration_pipeline.adapters.azure_blob import AzureCredentials, keep_signatures_out_of_logs, refused
 from migration_pipeline.core.copy_file import pause
 from migration_pipeline.core.errors import Fatal, MigrationError, Permanent, Transient
 from migration_pipeline.core.inventory import Listed, Page, quoted
@@ -21,11 +20,6 @@ _CONNECT_SECONDS = 10
 _TRIES = 5
 DIRECTORY, NO_NAME = "directories", "names that the ledger cannot hold"
 """Why an entry is skipped."""
-
-
-def _without_signature(record: logging.LogRecord) -> bool:
-    """Whether a line may be logged: urllib3 logs whole URLs for debugging, and a SAS is part of them."""
-    return "sig=" not in record.getMessage()
 
 
 class MarkerRefused(Exception):  # noqa: N818 - an answer, not a failure
@@ -87,7 +81,7 @@ class AzureListing:
     def _client(self, container: str) -> "ContainerClient":
         from azure.storage.blob import ContainerClient  # noqa: PLC0415 - 0.3 s that other commands need not spend
 
-        logging.getLogger("urllib3.connectionpool").addFilter(_without_signature)  # the same one again is no second
+        keep_signatures_out_of_logs()
         credentials = self._credentials
         return ContainerClient(
             self._account_url,

@@ -9,6 +9,7 @@ from migration_pipeline.adapters.azure_blob import (
     AzureBlobSource,
     AzureCredentials,
     content_md5,
+    keep_signatures_out_of_logs,
 )
 from migration_pipeline.core.errors import Fatal, Permanent, Transient
 from migration_pipeline.core.model import Outcome, SourceFile
@@ -45,6 +46,7 @@ class AzureBlobRemoval(AzureBlobSource):
         from azure.core.exceptions import AzureError, HttpResponseError  # noqa: PLC0415 - asked once, seldom
         from azure.storage.blob import BlobServiceClient  # noqa: PLC0415 - as above
 
+        keep_signatures_out_of_logs()
         credential = self._credentials.account_key or (self._credentials.sas_token or "").lstrip("?")
         try:
             # One policy for tries, and it is the engine's.

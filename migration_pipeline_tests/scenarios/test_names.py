@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import json
+import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -132,12 +133,20 @@ def parents(name: str) -> list[str]:
     return ["/".join(name.split("/")[:n]) for n in range(1, name.count("/") + 1)]
 
 
+def leads_out(name: str) -> bool:
+    """Whether a path of a folder and this name ends, on the way, above that folder."""
+    steps = re.sub(r"[/\\]+", "/", name).strip("/").split("/")
+    paths = [posixpath.normpath("/".join(steps[:end])) for end in range(1, len(steps) + 1)]
+    return any(path.split("/")[0] == ".." for path in paths)
+
+
 def why_refused(name: str, names: Names) -> str | None:
     """Why this name cannot be kept under its own key, by S3's rule or by the store's own; `None` where it must be."""
     segments = re.split(r"[/\\]+", name)
     others = [folded(other) for other in names.bodies if other != name]
     reasons = {
         "S3 ends keys at 1,024 bytes": len(names.key(name).encode()) > 1024,
+        "it could lead out of its container": leads_out(name),
     }
     seaweed = {
         "SeaweedFS refuses dot segments": {".", ".."} & set(segments),
