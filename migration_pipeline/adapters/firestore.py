@@ -5,6 +5,7 @@ A document's fields are read, replaced and written back under the precondition t
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any
@@ -146,7 +147,10 @@ class FirestoreDocuments:
     def _snapshots(self, profile_ids: Sequence[ProfileId]) -> dict[ProfileId, Any]:
         found: dict[ProfileId, Any] = {}
         for start in range(0, len(profile_ids), _READ_BATCH):
-            ids = {self._document.format(id=id_): id_ for id_ in profile_ids[start : start + _READ_BATCH]}
+            batch = profile_ids[start : start + _READ_BATCH]
+            ids = {self._document.format(id=id_): id_ for id_ in batch if _can_be(str(id_))}
+            if not ids:
+                continue
             references = [self._client.document(path) for path in ids]
             try:
                 for snapshot in self._client.get_all(references, field_paths=self._fields, timeout=_DEADLINE):
@@ -155,6 +159,11 @@ class FirestoreDocuments:
             except exceptions.GoogleAPIError as error:
                 raise _translated(error) from None
         return found
+
+
+def _can_be(text: str) -> bool:
+    """Whether a document can have that id. With a slash in it, it would name a document below another profile's."""
+    return text not in ("", ".", "..") and "/" not in text and not re.fullmatch(r"__.*__", text, re.DOTALL)
 
 
 def _client(project_id: str) -> Any:  # noqa: ANN401 - firebase-admin has no types

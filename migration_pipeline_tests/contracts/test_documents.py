@@ -274,6 +274,11 @@ def test_a_document_edited_all_the_time_is_left_alone(documents: Documents) -> N
 def test_ids_that_no_node_can_have_are_nobodys(documents: Documents) -> None:
     if isinstance(documents, Firestore):
         assert documents.store.read(["a.b", "[1]"]) == {}  # they may be there
+        documents.put(77, {"photos": ["old://a"]})
+        # Neither a document below another profile's, nor an error that would end the range for everybody.
+        none = ["77/photos", "77/photos/b", "", ".", "..", "__a__", "/"]
+        assert documents.store.read([*none, "77"]).keys() == {"77"}
+        assert documents.store.rewrite(none, always(new), OURS).profiles == 0
         return
     assert documents.store.read(["a.b", "a/b", "[1]", ""]) == {}
     assert documents.store.rewrite(["a#b", "$"], always(new), OURS).profiles == 0
