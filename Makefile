@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-long check bench bench-pipeline bench-control bench-backfill bench-rewrites bench-inventory burst screenshots soak soak-faults soak-kill workload install lock clean audit dist release-check sbom
+.PHONY: docs demo test test-long check bench bench-pipeline bench-control bench-backfill bench-rewrites bench-inventory burst screenshots soak soak-faults soak-kill workload install lock clean audit dist release-check sbom
 
 ## demo: migrate a made-up app on real servers of this machine; KEEP=1 leaves the Dagster UI running
 demo: install
@@ -61,6 +61,10 @@ bench-control: install
 screenshots: install
 	$(BIN)/python docs/make_screenshots.py
 
+## docs: the pages of docs/ as a site in site/, strictly, and without asking anybody on the network
+docs: install
+	$(BIN)/zensical build --strict --clean
+
 ## bench-backfill: RANGES small ranges queued in one backfill, run to the end
 bench-backfill: install
 	$(BIN)/python -m benchmarks.backfill --ranges $(or $(RANGES),1000) --out benchmarks/results/backfill.json
@@ -111,4 +115,4 @@ lock: install
 	  --no-annotate --no-header --constraint requirements.lock - -o deploy/build.lock
 
 clean:
-	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) dist site .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

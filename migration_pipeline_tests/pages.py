@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 _FENCE = re.compile(
-    r"^(?:<!-- run(?:: (?P<run>[^>]*?))? -->\n)?(?P<marks>```)(?P<language>\w*)\n(?P<text>.*?)^```$",
+    r"^(?:<!-- run: (?P<codes>[\d ]+) -->\n)?(?P<marks>```)(?P<language>\w*)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
 _SPAN = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
@@ -19,14 +19,14 @@ class Block:
     """A fenced block.
 
     Attributes:
-        run: None where no test runs it, else what stands behind `run:` above it: the exit code of its last command.
+        codes: exit codes that its commands may end with, from `<!-- run: … -->` above it; none where no test runs it.
     """
 
     page: str
     line: int
     language: str
     text: str
-    run: int | None
+    codes: tuple[int, ...]
 
 
 def pages() -> list[Path]:
@@ -44,10 +44,9 @@ def name(page: Path) -> str:
 def blocks(page: Path) -> Iterator[Block]:
     text = page.read_text(encoding="utf-8")
     for found in _FENCE.finditer(text):
-        marked = found.group().startswith("<!--")
         line = text.count("\n", 0, found.start("marks")) + 1
-        run = int(found["run"] or 0) if marked else None
-        yield Block(name(page), line, found["language"], found["text"], run)
+        codes = tuple(int(code) for code in (found["codes"] or "").split())
+        yield Block(name(page), line, found["language"], found["text"], codes)
 
 
 def prose(page: Path) -> str:
