@@ -30,7 +30,10 @@ def _web_url(text: str) -> str:
 
 WebUrl = Annotated[str, AfterValidator(_web_url)]
 Identifier = Annotated[str, Field(min_length=1)]
-ColumnNames = Annotated[list[Identifier], Field(min_length=1)]
+# Quoted wherever they are used; but the driver takes a % for a placeholder, within quotes too.
+SqlName = Annotated[str, Field(pattern=r"^[^%\x00]+$")]
+FieldNames = Annotated[list[Identifier], Field(min_length=1)]
+ColumnNames = Annotated[list[SqlName], Field(min_length=1)]
 
 
 class _Section(BaseModel):
@@ -65,22 +68,22 @@ class Target(_Section):
 class ProfilesTable(_Section):
     """Names in the table of profiles."""
 
-    table: Identifier = "profiles"
-    id: Identifier = "id"
+    table: SqlName = "profiles"
+    id: SqlName = "id"
     columns: ColumnNames = ["photos"]
-    deleted_at: Identifier | None = None
-    migrated_at: Identifier = "photos_migrated_at"
-    updated_at: Identifier | None = None
+    deleted_at: SqlName | None = None
+    migrated_at: SqlName = "photos_migrated_at"
+    updated_at: SqlName | None = None
 
 
 class RelatedTable(_Section):
     """Names in a table whose rows belong to profiles and hold URLs too."""
 
-    table: Identifier
-    profile_id: Identifier
-    id: Identifier = "id"
+    table: SqlName
+    profile_id: SqlName
+    id: SqlName = "id"
     columns: ColumnNames
-    updated_at: Identifier | None = None
+    updated_at: SqlName | None = None
 
 
 class Database(_Section):
@@ -104,7 +107,7 @@ class Firebase(_Section):
         description="Writes of all workers together, at most; each may run one of the app's functions.",
     )
     document: str = Field(default="profiles/{id}", description="A document's path; {id} is the profile's id.")
-    fields: ColumnNames = Field(default=["photos"], description="Fields that hold URLs; dots reach into maps.")
+    fields: FieldNames = Field(default=["photos"], description="Fields that hold URLs; dots reach into maps.")
 
 
 class LedgerSection(_Section):

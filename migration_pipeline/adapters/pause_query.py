@@ -54,7 +54,8 @@ class PauseQuery:
                 "SELECT set_config('statement_timeout', %s, true), set_config('transaction_read_only', 'on', true)",
                 [_SECONDS],
             )
-            cursor.execute(self._query.encode())
+            # In this form Postgres takes one statement alone: a second one could end the transaction, and both bounds.
+            cursor.execute(self._query.encode(), binary=True)
             return cursor.fetchall()
 
     def close(self) -> None:
