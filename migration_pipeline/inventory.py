@@ -271,8 +271,9 @@ def _write(ledger: PostgresLedger, settings: Settings, kept: Kept, path: Path) -
     before, after, written = _orphaned_before(settings, kept.found.counted_at), None, 0
     try:
         with os.fdopen(handle, "w", newline="", encoding="utf-8") as out:
-            writer = csv.writer(out)
-            # As one cell: a name alone may begin like a formula, which spreadsheets run; a container's cannot.
+            # As one cell: a name alone may begin like a formula, which spreadsheets run; a container's cannot. And in
+            # quotes: where semicolons part cells, one in a name would else begin the next cell.
+            writer = csv.writer(out, quoting=csv.QUOTE_ALL)
             writer.writerow(["file", "bytes", "tier", "written_at", "md5"])
             while rows := ledger.found.orphans(
                 settings.source.containers, before=before, after=after, limit=_ORPHANS_A_TIME

@@ -146,5 +146,20 @@ def test_an_export_holds_every_letter_and_overwrites_nothing(
     assert (done.exit_code, path.read_text(encoding="utf-8")) == (2, "mine")
     assert "PATH: " in done.stderr
     assert run("dead-letters", "export", str(path), "--force", "--class", "digest_mismatch").exit_code == 0
-    assert path.read_text(encoding="utf-8").startswith("class,file")
+    assert path.read_text(encoding="utf-8").startswith('"class","file"')
     assert run("dead-letters", "export", str(tmp_path / "nowhere" / "x.csv")).exit_code == 2
+
+
+def test_an_export_gives_a_spreadsheet_nothing_to_run(ledger: PostgresLedger, tmp_path: Path) -> None:
+    names = ["=1+1", "a;=1+1", 'a";=1+1', "a\n=1+1", "a\t=1+1", "a,+1", "b;@SUM(1)"]
+    fail(ledger, RANGES[0].key, [SourceFile("photos", name) for name in names], Outcome.DIGEST_MISMATCH)
+    why = "=HYPERLINK(1);=1"
+    ledger.control.waive(Selection(file=SourceFile("photos", "=1+1")), by="\uff1dann", why=why)
+    path = tmp_path / "letters.csv"
+    assert run("dead-letters", "export", str(path)).exit_code == 0
+    for delimiter in ",;":
+        with path.open(newline="", encoding="utf-8") as file:
+            cells = [cell for row in csv.reader(file, delimiter=delimiter) for cell in row]
+        assert len(cells) > len(names)
+        assert [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\uff1d"))] == []
+    assert f"'{why}" in path.read_text(encoding="utf-8")

@@ -17,6 +17,7 @@ from migration_pipeline.core.errors import Fatal
 from migration_pipeline.core.model import REMEDIES, Outcome, SourceFile
 
 _CLASSES = [outcome.value for outcome in Outcome if not outcome.verified]
+_OF_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001 - full width, for some locales
 _PAGE = 20_000  # letters in memory at a time
 _COLUMNS = ["class", "file", "profile", "range", "tries", "last_tried_at", "message", "waived_by", "waived_why"]
 
@@ -170,7 +171,8 @@ def export(path: Path, choice: _Choice, force: bool) -> None:  # noqa: FBT001 - 
     with closing(planned_ledger()) as ledger:
         _known(ledger, choice.range_key)
         with _new(path, force=force) as out:
-            writer = csv.writer(out)
+            # In quotes: where semicolons part cells, one in a name would else begin the next cell.
+            writer = csv.writer(out, quoting=csv.QUOTE_ALL)
             writer.writerow(_COLUMNS)
             for letter in _every(ledger, choice):
                 writer.writerow(_cells(letter))
@@ -205,7 +207,7 @@ def _cells(letter: Any) -> Iterator[object]:  # noqa: ANN401 - as above
 
 def _inert(cell: object) -> object:
     """Names come from users, and spreadsheets run what begins like a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_OF_FORMULAS) else cell
 
 
 def _selection(ledger: Any, choice: _Choice, *, all_: bool) -> Any:  # noqa: ANN401 - adapters.ledger_control.Selection
