@@ -27,6 +27,7 @@ from migration_pipeline.core.inventory import Found, Listed
 from migration_pipeline.core.large_file import worst
 from migration_pipeline.core.migrate import Stores
 from migration_pipeline.core.model import CopyResult, ProfileRange, SourceFile, WantedFile
+from migration_pipeline.core.text import inert
 from migration_pipeline.core.transfer import Transferred, transfer
 from migration_pipeline.core.urls import UrlRules
 from migration_pipeline.event_loop import run
@@ -271,16 +272,14 @@ def _write(ledger: PostgresLedger, settings: Settings, kept: Kept, path: Path) -
     before, after, written = _orphaned_before(settings, kept.found.counted_at), None, 0
     try:
         with os.fdopen(handle, "w", newline="", encoding="utf-8") as out:
-            # As one cell: a name alone may begin like a formula, which spreadsheets run; a container's cannot. And in
-            # quotes: where semicolons part cells, one in a name would else begin the next cell.
-            writer = csv.writer(out, quoting=csv.QUOTE_ALL)
+            writer = csv.writer(out)
             writer.writerow(["file", "bytes", "tier", "written_at", "md5"])
             while rows := ledger.found.orphans(
                 settings.source.containers, before=before, after=after, limit=_ORPHANS_A_TIME
             ):
                 for _, file, size, tier, written_at, md5 in rows:
                     at = written_at.astimezone(UTC).isoformat()
-                    writer.writerow([file, size, tier or "", at, md5.hex() if md5 else ""])
+                    writer.writerow([inert(str(file)), size, tier or "", at, md5.hex() if md5 else ""])
                 after, written = rows[-1][0], written + len(rows)
         Path(name).replace(path)
     except BaseException:

@@ -15,9 +15,9 @@ from migration_pipeline.cli.control import by as by_whom
 from migration_pipeline.cli.show import LEFT, as_json, honest, moment, planned_ledger, print_json, print_table, short
 from migration_pipeline.core.errors import Fatal
 from migration_pipeline.core.model import REMEDIES, Outcome, SourceFile
+from migration_pipeline.core.text import inert
 
 _CLASSES = [outcome.value for outcome in Outcome if not outcome.verified]
-_OF_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001 - full width, for some locales
 _PAGE = 20_000  # letters in memory at a time
 _COLUMNS = ["class", "file", "profile", "range", "tries", "last_tried_at", "message", "waived_by", "waived_why"]
 
@@ -171,8 +171,7 @@ def export(path: Path, choice: _Choice, force: bool) -> None:  # noqa: FBT001 - 
     with closing(planned_ledger()) as ledger:
         _known(ledger, choice.range_key)
         with _new(path, force=force) as out:
-            # In quotes: where semicolons part cells, one in a name would else begin the next cell.
-            writer = csv.writer(out, quoting=csv.QUOTE_ALL)
+            writer = csv.writer(out)
             writer.writerow(_COLUMNS)
             for letter in _every(ledger, choice):
                 writer.writerow(_cells(letter))
@@ -207,7 +206,7 @@ def _cells(letter: Any) -> Iterator[object]:  # noqa: ANN401 - as above
 
 def _inert(cell: object) -> object:
     """Names come from users, and spreadsheets run what begins like a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_OF_FORMULAS) else cell
+    return inert(cell) if isinstance(cell, str) else cell
 
 
 def _selection(ledger: Any, choice: _Choice, *, all_: bool) -> Any:  # noqa: ANN401 - adapters.ledger_control.Selection
