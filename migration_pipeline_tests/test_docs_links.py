@@ -46,3 +46,9 @@ def test_every_page_of_docs_is_linked_from_the_start() -> None:
     linked = {(start.parent / to.partition("#")[0]).resolve() for to in links}
     missing = {page.name for page in (pages.ROOT / "docs").glob("*.md") if page.resolve() not in linked | {start}}
     assert missing == set()
+
+
+def test_every_decision_is_linked_from_their_list() -> None:
+    folder = pages.ROOT / "docs" / "decisions"
+    linked = set(re.findall(r"\]\((\d[\w-]+\.md)\)", (folder / "README.md").read_text(encoding="utf-8")))
+    assert linked == {page.name for page in folder.glob("0*.md")}
