@@ -39,7 +39,11 @@ class Folder:
     def begin(self, name: str) -> Path:
         """Where to write a file of that name for now."""
         self._names.append(name)
-        return self._partial(name)
+        path = self._partial(name)
+        # Left by a process that was killed, or a link that somebody laid there: neither is written through.
+        path.unlink(missing_ok=True)
+        path.touch(exist_ok=False)
+        return path
 
     def ended(self, name: str, what: str, rows: int) -> Kept:
         """Take its digest, once it is written."""
