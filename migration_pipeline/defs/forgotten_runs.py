@@ -74,10 +74,10 @@ def forget_runs(instance: dg.DagsterInstance, before: datetime, *, at_most: int 
 
 def _delete(instance: dg.DagsterInstance, doomed: list[str]) -> int:
     for run_id in doomed:
-        # Events first: killed in between, the run is still there for the next pass to find. Dagster's own order
-        # would leave events behind that nothing leads to.
+        # What `DagsterInstance.delete_run` does, events first: killed in between, the run is still there for the next
+        # pass to find. Dagster's own order would leave events behind that nothing leads to.
         instance.event_log_storage.delete_events(run_id)
-        instance.delete_run(run_id)
+        instance.run_storage.delete_run(run_id)
     return len(doomed)
 
 
