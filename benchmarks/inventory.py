@@ -28,10 +28,10 @@ import pyarrow as pa
 from azure.storage.blob import BlobServiceClient, ContainerSasPermissions, generate_container_sas
 from pyarrow import parquet
 
-from migration_pipeline.adapters.azure_blob import AzureCredentials
-from migration_pipeline.adapters.azure_listing import AzureListing
-from migration_pipeline.adapters.inventory_report import read_report
-from migration_pipeline.adapters.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.azure.blob import AzureCredentials
+from migration_pipeline.adapters.azure.inventory_report import read_report
+from migration_pipeline.adapters.azure.listing import AzureListing
+from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
 from migration_pipeline.inventory import list_source, read
 from migration_pipeline.sandbox import Sandbox
 

@@ -18,9 +18,9 @@ from statistics import fmean
 import click
 import psycopg
 
-from migration_pipeline.adapters.no_documents import NoDocuments
-from migration_pipeline.adapters.postgres_index import PostgresIndex
-from migration_pipeline.adapters.postgres_tables import ProfileTable
+from migration_pipeline.adapters.firebase.no_documents import NoDocuments
+from migration_pipeline.adapters.postgres.index import PostgresIndex
+from migration_pipeline.adapters.postgres.tables import ProfileTable
 from migration_pipeline.core.plan import Measure, RangeSize, measure, plan_ranges
 from migration_pipeline.core.sample import sample
 from migration_pipeline.core.urls import KeyTemplate, UrlRules

@@ -22,11 +22,11 @@ from google.auth.credentials import AnonymousCredentials
 from psycopg.types.json import Jsonb
 from rich.console import Console
 
-from migration_pipeline.adapters.firestore import FirestoreDocuments
-from migration_pipeline.adapters.postgres_profiles import PostgresProfiles
-from migration_pipeline.adapters.postgres_tables import ProfileTable
-from migration_pipeline.adapters.realtime_database import RealtimeDatabaseDocuments
-from migration_pipeline.adapters.write_rate import WriteRate
+from migration_pipeline.adapters.firebase.firestore import FirestoreDocuments
+from migration_pipeline.adapters.firebase.realtime_database import RealtimeDatabaseDocuments
+from migration_pipeline.adapters.firebase.write_rate import WriteRate
+from migration_pipeline.adapters.postgres.profiles import PostgresProfiles
+from migration_pipeline.adapters.postgres.tables import ProfileTable
 from migration_pipeline.core.model import KnownFile as Known
 from migration_pipeline.core.model import Outcome, ProfileId, Rewritten, SourceFile
 from migration_pipeline.core.ports import Fence

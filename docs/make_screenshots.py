@@ -29,7 +29,7 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 from migration_pipeline import planning
-from migration_pipeline.adapters.ledger_status import summed
+from migration_pipeline.adapters.ledger.status import summed
 from migration_pipeline.commands.dagster_instance import shipped
 from migration_pipeline.commands.demo import prepare
 from migration_pipeline.core.migrate import migrate_range

@@ -5,8 +5,8 @@ from contextlib import closing
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from migration_pipeline.adapters.ledger_status import is_done
-from migration_pipeline.adapters.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.ledger.status import is_done
 from migration_pipeline.core import cutover as gates
 from migration_pipeline.core.cutover import Examined, Facts, FullSweep, Hold, Phase, Rules, Written
 from migration_pipeline.core.errors import Fatal

@@ -10,14 +10,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from migration_pipeline.adapters.azure_listing import AzureListing, MarkerRefused
-from migration_pipeline.adapters.inventory_report import Report, read_report
-from migration_pipeline.adapters.inventory_rows import Rows, as_csv
-from migration_pipeline.adapters.ledger_counts import Counting
-from migration_pipeline.adapters.ledger_found import Kept
-from migration_pipeline.adapters.ledger_inventory import Listing
-from migration_pipeline.adapters.ledger_listings import Begun
-from migration_pipeline.adapters.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.azure.inventory_report import Report, read_report
+from migration_pipeline.adapters.azure.inventory_rows import Rows, as_csv
+from migration_pipeline.adapters.azure.listing import AzureListing, MarkerRefused
+from migration_pipeline.adapters.ledger.counts import Counting
+from migration_pipeline.adapters.ledger.found import Kept
+from migration_pipeline.adapters.ledger.inventory import Listing
+from migration_pipeline.adapters.ledger.listings import Begun
+from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
 from migration_pipeline.core.control import Listener, Say
 from migration_pipeline.core.copy_file import Copier
 from migration_pipeline.core.count import Counted, count

@@ -7,8 +7,8 @@ from datetime import timedelta
 from itertools import islice
 from typing import NamedTuple
 
-from migration_pipeline.adapters.ledger_counts import Counting
-from migration_pipeline.adapters.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.ledger.counts import Counting
+from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
 from migration_pipeline.core import estimate as estimating
 from migration_pipeline.core.estimate import Estimate, Speed
 from migration_pipeline.core.inventory import Found

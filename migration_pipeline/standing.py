@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
-from migration_pipeline.adapters.ledger_overview import Act
-from migration_pipeline.adapters.ledger_status import Standing, standing
+from migration_pipeline.adapters.ledger.overview import Act
+from migration_pipeline.adapters.ledger.status import Standing, standing
 from migration_pipeline.core.control import Heard, Said, decide
 from migration_pipeline.core.errors import SettingsError
 from migration_pipeline.cutover import Stand, stand_of

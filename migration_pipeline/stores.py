@@ -7,21 +7,21 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from typing import TypeVar
 
-from migration_pipeline.adapters.azure_blob import AzureBlobSource, AzureCredentials
-from migration_pipeline.adapters.azure_listing import AzureListing
-from migration_pipeline.adapters.azure_probe import AzureBlobProbe
-from migration_pipeline.adapters.azure_removal import AzureBlobRemoval
-from migration_pipeline.adapters.no_documents import NoDocuments
-from migration_pipeline.adapters.pause_query import PauseQuery
-from migration_pipeline.adapters.postgres_ledger import PostgresLedger
-from migration_pipeline.adapters.postgres_probe import PostgresProbe
-from migration_pipeline.adapters.postgres_profiles import PostgresProfiles
-from migration_pipeline.adapters.postgres_tables import ProfileTable, RelatedTable
-from migration_pipeline.adapters.s3 import Bucket, S3Target
-from migration_pipeline.adapters.s3_headers import StoreAs
-from migration_pipeline.adapters.s3_probe import S3Probe
-from migration_pipeline.adapters.s3_write_path import S3WritePath
-from migration_pipeline.adapters.write_rate import WriteRate
+from migration_pipeline.adapters.azure.blob import AzureBlobSource, AzureCredentials
+from migration_pipeline.adapters.azure.listing import AzureListing
+from migration_pipeline.adapters.azure.probe import AzureBlobProbe
+from migration_pipeline.adapters.azure.removal import AzureBlobRemoval
+from migration_pipeline.adapters.firebase.no_documents import NoDocuments
+from migration_pipeline.adapters.firebase.write_rate import WriteRate
+from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.postgres.pause_query import PauseQuery
+from migration_pipeline.adapters.postgres.probe import PostgresProbe
+from migration_pipeline.adapters.postgres.profiles import PostgresProfiles
+from migration_pipeline.adapters.postgres.tables import ProfileTable, RelatedTable
+from migration_pipeline.adapters.s3.headers import StoreAs
+from migration_pipeline.adapters.s3.probe import S3Probe
+from migration_pipeline.adapters.s3.target import Bucket, S3Target
+from migration_pipeline.adapters.s3.write_path import S3WritePath
 from migration_pipeline.core.control import Breaker, Limits, StandingOrders, Windows, parse_windows
 from migration_pipeline.core.copy_file import CopyLimits
 from migration_pipeline.core.errors import SettingsError
@@ -147,7 +147,7 @@ def open_documents(settings: Settings) -> Iterator[DocumentStore]:
     writes = WriteRate(firebase.writes_per_second / settings.control.workers)
     # Imported here: 0.35 s of Google's libraries.
     if firebase.kind == "realtime_database":
-        from migration_pipeline.adapters.realtime_database import RealtimeDatabaseDocuments  # noqa: PLC0415
+        from migration_pipeline.adapters.firebase.realtime_database import RealtimeDatabaseDocuments  # noqa: PLC0415
 
         url = firebase.database_url or ""
         with closing(
@@ -155,7 +155,7 @@ def open_documents(settings: Settings) -> Iterator[DocumentStore]:
         ) as nodes:
             yield nodes
         return
-    from migration_pipeline.adapters.firestore import FirestoreDocuments  # noqa: PLC0415
+    from migration_pipeline.adapters.firebase.firestore import FirestoreDocuments  # noqa: PLC0415
 
     with closing(FirestoreDocuments(firebase.project_id, firebase.document, firebase.fields, writes)) as documents:
         yield documents

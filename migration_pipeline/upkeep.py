@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
 
-from migration_pipeline.adapters.postgres_ledger import PostgresLedger
-from migration_pipeline.adapters.postgres_profiles import PostgresProfiles
+from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.postgres.profiles import PostgresProfiles
 from migration_pipeline.core.audit import Audited, audit_range
 from migration_pipeline.core.control import Say
 from migration_pipeline.core.decommission import Removal, Rules, decommission

@@ -14,8 +14,8 @@ from zoneinfo import ZoneInfo
 import pytest
 from click.testing import CliRunner, Result
 
-from migration_pipeline.adapters.ledger_control import Selection
-from migration_pipeline.adapters.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.ledger.control import Selection
+from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
 from migration_pipeline.cli import letters
 from migration_pipeline.cli.main import main
 from migration_pipeline.cli.show import moment

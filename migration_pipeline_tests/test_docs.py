@@ -6,7 +6,6 @@ from pathlib import Path
 import click
 from pydantic.fields import FieldInfo
 
-from migration_pipeline import settings
 from migration_pipeline.cli.main import main
 from migration_pipeline.commands.doctor import What
 from migration_pipeline.commands.doctor.findings import WritePath
@@ -14,6 +13,7 @@ from migration_pipeline.core.findings import Finding
 from migration_pipeline.core.model import REMEDIES, Outcome
 from migration_pipeline.core.removal_report import Stay
 from migration_pipeline.definitions import defs
+from migration_pipeline.settings import load, sections
 
 ROOT = Path(__file__).parents[1]
 
@@ -62,7 +62,7 @@ def test_every_check_of_doctor_has_a_row() -> None:
 def test_every_setting_has_a_row() -> None:
     names = {
         f"{field.alias or section}.{inner.alias or name}"
-        for section, field in settings.Settings.model_fields.items()
+        for section, field in sections.Settings.model_fields.items()
         if section != "secrets" and isinstance(field.annotation, type)
         for name, inner in field.annotation.model_fields.items()  # type: ignore[attr-defined]
     }
@@ -77,7 +77,7 @@ IN_WORDS: dict[str, tuple[str, object]] = {
     "target.kms_key_id": ("the account's", None),
     "target.tags": ("none", {}),
     "target.endpoint_url": ("AWS", None),
-    "database.profiles": ("see below", settings.ProfilesTable()),
+    "database.profiles": ("see below", sections.ProfilesTable()),
     "database.related": ("none", []),
     "firebase.project_id": ("\N{EN DASH}", ""),
     "firebase.database_url": ("\N{EN DASH}", None),
@@ -107,7 +107,7 @@ def test_every_default_in_the_table_is_that_of_the_code() -> None:
     told = dict(re.findall(r"^\| `([a-z_]+\.[a-z0-9_]+)` \| (.*?) \|", text, re.MULTILINE))
     defaults = {
         key: as_told(key, inner)
-        for section, field in settings.Settings.model_fields.items()
+        for section, field in sections.Settings.model_fields.items()
         if section != "secrets" and isinstance(field.annotation, type)
         for name, inner in field.annotation.model_fields.items()  # type: ignore[attr-defined]
         if (key := f"{field.alias or section}.{inner.alias or name}")
@@ -121,7 +121,7 @@ def test_the_example_is_accepted() -> None:
         "DATABASE_URL": "postgresql://app@127.0.0.1/app",
         "AZURE_STORAGE_KEY": "c2VjcmV0",
     }
-    assert settings.load(environment).target.bucket == "user-files"
+    assert load(environment).target.bucket == "user-files"
 
 
 def test_variables_of_dagster_yaml_are_described() -> None:

@@ -18,10 +18,10 @@ from click.testing import CliRunner
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
-from migration_pipeline.adapters.ledger_control import Selection
+from migration_pipeline.adapters.ledger.control import Selection
+from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.ledger.postgres_range import PostgresRangeLedger
 from migration_pipeline.adapters.metrics_textfile import METRICS
-from migration_pipeline.adapters.postgres_ledger import PostgresLedger
-from migration_pipeline.adapters.postgres_range import PostgresRangeLedger
 from migration_pipeline.cli.main import main
 from migration_pipeline.commands import status_screen
 from migration_pipeline.core.errors import Transient, Unreachable

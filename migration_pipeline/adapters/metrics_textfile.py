@@ -7,7 +7,7 @@ the ledger in any case. Names follow Prometheus's "Metric and label naming": bas
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from migration_pipeline.adapters.ledger_status import Standing
+from migration_pipeline.adapters.ledger.status import Standing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -179,7 +179,7 @@ def export(path: Path, choice: _Choice, force: bool) -> None:  # noqa: FBT001 - 
     click.echo(f"{written} dead letters written to {path}.")
 
 
-def _every(ledger: Any, choice: _Choice) -> Iterator[Any]:  # noqa: ANN401 - adapters.postgres_ledger, imported late
+def _every(ledger: Any, choice: _Choice) -> Iterator[Any]:  # noqa: ANN401 - adapters.ledger.postgres_ledger, imported late
     """Dead letters however many there are, a page at a time."""
     last = None
     while page := ledger.overview.dead_letters(**choice._asdict(), limit=_PAGE, after=last):
@@ -209,8 +209,8 @@ def _inert(cell: object) -> object:
     return inert(cell) if isinstance(cell, str) else cell
 
 
-def _selection(ledger: Any, choice: _Choice, *, all_: bool) -> Any:  # noqa: ANN401 - adapters.ledger_control.Selection
-    from migration_pipeline.adapters.ledger_control import Selection  # noqa: PLC0415 - commands load what they need
+def _selection(ledger: Any, choice: _Choice, *, all_: bool) -> Any:  # noqa: ANN401 - adapters.ledger.control.Selection
+    from migration_pipeline.adapters.ledger.control import Selection  # noqa: PLC0415 - commands load what they need
 
     if not all_ and choice == (None, None, None):
         raise Fatal("names no dead letter.", setting="--class, --range, --file", remedy="Give one, or --all.")
@@ -242,7 +242,7 @@ def _would_waive(classes: Sequence[Any], *, json_: bool) -> None:
         sys.exit(LEFT)
 
 
-def _say(chosen: Any, done: str, *, json_: bool) -> None:  # noqa: ANN401 - adapters.ledger_control.Chosen
+def _say(chosen: Any, done: str, *, json_: bool) -> None:  # noqa: ANN401 - adapters.ledger.control.Chosen
     if json_:
         print_json({"files": chosen.files, "ranges": chosen.ranges})
     elif chosen.files:
@@ -265,7 +265,7 @@ def _file(name: str) -> SourceFile:
     return SourceFile(container, blob)
 
 
-def _state(letter: Any) -> str:  # noqa: ANN401 - adapters.ledger_overview.DeadLetter, imported late
+def _state(letter: Any) -> str:  # noqa: ANN401 - adapters.ledger.overview.DeadLetter, imported late
     return f"waived by {letter.waived.by}" if letter.waived else ""
 
 

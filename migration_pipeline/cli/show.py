@@ -37,7 +37,7 @@ def honest(command: Callable[P, None]) -> Callable[P, None]:
     return run
 
 
-def planned_ledger() -> Any:  # noqa: ANN401 - adapters.postgres_ledger.PostgresLedger, imported late
+def planned_ledger() -> Any:  # noqa: ANN401 - adapters.ledger.postgres_ledger.PostgresLedger, imported late
     """The ledger, to be closed.
 
     Raises:

@@ -1,7 +1,7 @@
 """How far chosen ranges are, for commands that watch them."""
 
-from migration_pipeline.adapters.ledger_status import Status, is_done, summed
-from migration_pipeline.adapters.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.ledger.status import Status, is_done, summed
 
 __all__ = ["Status", "is_done", "status"]
 

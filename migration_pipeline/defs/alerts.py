@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 
 from migration_pipeline.adapters.alert_channels import Channel, channels
-from migration_pipeline.adapters.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
 from migration_pipeline.core.alerts import decide, ledger_gone, settings_refused
 from migration_pipeline.core.errors import MigrationError, SettingsError
 from migration_pipeline.core.outbox import deliver, put

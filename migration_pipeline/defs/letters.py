@@ -5,7 +5,7 @@ from datetime import UTC
 
 import dagster as dg
 
-from migration_pipeline.adapters.ledger_overview import DeadLetter, LetterClass
+from migration_pipeline.adapters.ledger.overview import DeadLetter, LetterClass
 from migration_pipeline.core.model import REMEDIES, Outcome
 from migration_pipeline.defs import pages
 from migration_pipeline.defs.ranges import GROUP

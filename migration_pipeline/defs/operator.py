@@ -6,8 +6,8 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from migration_pipeline.adapters.ledger_control import Chosen, Selection
-from migration_pipeline.adapters.ledger_overview import Act
+from migration_pipeline.adapters.ledger.control import Chosen, Selection
+from migration_pipeline.adapters.ledger.overview import Act
 from migration_pipeline.core.control import Limits
 from migration_pipeline.core.errors import MigrationError
 from migration_pipeline.core.model import Outcome, SourceFile

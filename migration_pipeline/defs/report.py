@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from pydantic import Field
 
-from migration_pipeline.adapters.ledger_overview import RangeState
-from migration_pipeline.adapters.ledger_status import Status, summed
+from migration_pipeline.adapters.ledger.overview import RangeState
+from migration_pipeline.adapters.ledger.status import Status, summed
 from migration_pipeline.defs import pages
 from migration_pipeline.defs.ranges import GROUP
 from migration_pipeline.defs.resources import Migration
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from migration_pipeline.adapters.postgres_ledger import PostgresLedger
+    from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
 
 
 class ReportConfig(dg.Config):

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from migration_pipeline.adapters.postgres_ledger import Request
+from migration_pipeline.adapters.ledger.postgres_ledger import Request
 from migration_pipeline.core.errors import MigrationError
 from migration_pipeline.defs.migrated import migrate_job
 from migration_pipeline.defs.ranges import profile_ranges_partitions

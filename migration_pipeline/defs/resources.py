@@ -9,7 +9,7 @@ import dagster as dg
 
 from migration_pipeline import cutover as cutting_over
 from migration_pipeline import inventory, planning, upkeep
-from migration_pipeline.adapters.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
 from migration_pipeline.core.audit import Audited
 from migration_pipeline.core.control import Say
 from migration_pipeline.core.cutover import Phase

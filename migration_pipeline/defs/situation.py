@@ -11,9 +11,9 @@ import dagster as dg
 # Dagster filters backfills by status only with this; reading all of them each minute would cost too much.
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 
-from migration_pipeline.adapters.ledger_overview import RangeState
-from migration_pipeline.adapters.ledger_status import summed
-from migration_pipeline.adapters.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.ledger.overview import RangeState
+from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.ledger.status import summed
 from migration_pipeline.core.alerts import Told, runs_after
 from migration_pipeline.core.control import Heard, decide
 from migration_pipeline.core.situation import (

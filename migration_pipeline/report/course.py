@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from migration_pipeline.adapters.ledger_overview import Overview, ProgressRow, RangeState
+from migration_pipeline.adapters.ledger.overview import Overview, ProgressRow, RangeState
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from migration_pipeline.adapters.ledger_exports import FileRow, LedgerExports, LetterRow
-from migration_pipeline.adapters.ledger_overview import RangeState
+from migration_pipeline.adapters.ledger.exports import FileRow, LedgerExports, LetterRow
+from migration_pipeline.adapters.ledger.overview import RangeState
 from migration_pipeline.report.course import Course
 from migration_pipeline.report.folder import Folder
 from migration_pipeline.report.tally import Tally

@@ -8,11 +8,11 @@ from importlib.metadata import version
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
-from migration_pipeline.adapters.ledger_exports import Entered, LetterRow, Totals
-from migration_pipeline.adapters.ledger_inventory import Listing
-from migration_pipeline.adapters.ledger_overview import Act, RangeState
-from migration_pipeline.adapters.ledger_status import Standing, standing
-from migration_pipeline.adapters.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.ledger.exports import Entered, LetterRow, Totals
+from migration_pipeline.adapters.ledger.inventory import Listing
+from migration_pipeline.adapters.ledger.overview import Act, RangeState
+from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.ledger.status import Standing, standing
 from migration_pipeline.core.estimate import Prices
 from migration_pipeline.core.inventory import Found
 from migration_pipeline.core.removal_ports import RemovedTotals

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from migration_pipeline.adapters.ledger_exports import LetterRow
-from migration_pipeline.adapters.ledger_overview import Act
+from migration_pipeline.adapters.ledger.exports import LetterRow
+from migration_pipeline.adapters.ledger.overview import Act
 from migration_pipeline.core.model import REMEDIES, Outcome
 from migration_pipeline.report import plots
 from migration_pipeline.report.costs import cost_section

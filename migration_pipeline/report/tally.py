@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from migration_pipeline.adapters.ledger_exports import FileRow
+from migration_pipeline.adapters.ledger.exports import FileRow
 from migration_pipeline.core.model import Outcome
 
 NOT_TRIED = "not tried"

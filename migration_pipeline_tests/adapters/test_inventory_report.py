@@ -15,10 +15,10 @@ import pyarrow as pa
 import pytest
 from pyarrow import csv, parquet
 
-from migration_pipeline.adapters import report_files
-from migration_pipeline.adapters.inventory_report import read_report
-from migration_pipeline.adapters.inventory_rows import Rows, as_csv
-from migration_pipeline.adapters.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.azure import report_files
+from migration_pipeline.adapters.azure.inventory_report import read_report
+from migration_pipeline.adapters.azure.inventory_rows import Rows, as_csv
+from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
 from migration_pipeline.core.errors import Fatal
 from migration_pipeline.core.inventory import Listed
 from migration_pipeline.core.model import SourceFile

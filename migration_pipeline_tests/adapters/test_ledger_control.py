@@ -7,10 +7,10 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from migration_pipeline.adapters.ledger_control import BREAKER, Selection
-from migration_pipeline.adapters.pause_query import PauseQuery
-from migration_pipeline.adapters.postgres import connect
-from migration_pipeline.adapters.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.ledger.control import BREAKER, Selection
+from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.postgres.connection import connect
+from migration_pipeline.adapters.postgres.pause_query import PauseQuery
 from migration_pipeline.core.control import Limits, Said
 from migration_pipeline.core.errors import Fatal, RangeLost, Transient, Unreachable
 from migration_pipeline.core.model import CopyResult, Outcome, ProfileRange, SourceFile, Wish

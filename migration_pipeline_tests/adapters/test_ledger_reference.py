@@ -8,7 +8,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from migration_pipeline.adapters.ledger_schema import bring_up_to_date
+from migration_pipeline.adapters.ledger.schema import bring_up_to_date
 from migration_pipeline.sandbox import Sandbox
 from migration_pipeline_tests import pages
 

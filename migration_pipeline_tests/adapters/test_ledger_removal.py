@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from migration_pipeline.adapters.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
 from migration_pipeline.core.errors import Fatal, RangeLost
 from migration_pipeline.core.model import CopyResult, Outcome, ProfileRange, SourceFile, Wish
 from migration_pipeline.core.removal_ports import How, Proven, RangeState, RemovedTotals

@@ -12,10 +12,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from migration_pipeline.adapters import postgres, postgres_locks
-from migration_pipeline.adapters.postgres_ledger import PostgresLedger
-from migration_pipeline.adapters.postgres_profiles import PostgresProfiles
-from migration_pipeline.adapters.postgres_tables import ProfileTable, RelatedTable
+from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.postgres import connection as postgres
+from migration_pipeline.adapters.postgres import locks as postgres_locks
+from migration_pipeline.adapters.postgres.profiles import PostgresProfiles
+from migration_pipeline.adapters.postgres.tables import ProfileTable, RelatedTable
 from migration_pipeline.core.errors import Fatal, RangeBusy, RangeLost
 from migration_pipeline.core.model import CopyResult, Outcome, ProfileRange, SourceFile, Wish
 from migration_pipeline.core.ports import Dropped, Erased, Fence

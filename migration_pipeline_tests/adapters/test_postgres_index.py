@@ -8,9 +8,9 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from migration_pipeline.adapters import postgres_index
-from migration_pipeline.adapters.postgres_index import PostgresIndex
-from migration_pipeline.adapters.postgres_tables import ProfileTable
+from migration_pipeline.adapters.postgres import index as postgres_index
+from migration_pipeline.adapters.postgres.index import PostgresIndex
+from migration_pipeline.adapters.postgres.tables import ProfileTable
 from migration_pipeline.core.plan_ports import Block
 from migration_pipeline.sandbox import Sandbox
 

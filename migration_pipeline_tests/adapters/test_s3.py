@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from migration_pipeline.adapters.s3_headers import StoreAs, for_boto3, for_obstore
-from migration_pipeline.adapters.s3_upload import stale
+from migration_pipeline.adapters.s3.headers import StoreAs, for_boto3, for_obstore
+from migration_pipeline.adapters.s3.upload import stale
 from migration_pipeline.core.model import FileHeaders
 
 DAGSTER_YAML = Path(__file__).parents[2] / "dagster.yaml"

@@ -10,9 +10,9 @@ import pytest
 from azure.storage.blob import BlobServiceClient, ContentSettings
 from obstore.store import MemoryStore
 
-from migration_pipeline.adapters.azure_blob import AzureBlobSource, AzureCredentials
-from migration_pipeline.adapters.s3 import Bucket, S3Target, carried_unchanged
-from migration_pipeline.adapters.s3_headers import StoreAs
+from migration_pipeline.adapters.azure.blob import AzureBlobSource, AzureCredentials
+from migration_pipeline.adapters.s3.headers import StoreAs
+from migration_pipeline.adapters.s3.target import Bucket, S3Target, carried_unchanged
 from migration_pipeline.core.errors import Fatal, Permanent
 from migration_pipeline.core.model import FileHeaders, Outcome, SourceFile
 from migration_pipeline.core.ports import KeyTaken, Receipt, SourceStore, TargetStore

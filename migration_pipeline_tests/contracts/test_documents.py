@@ -11,9 +11,9 @@ import pytest
 import requests
 from google.auth.credentials import AnonymousCredentials
 
-from migration_pipeline.adapters.firestore import FirestoreDocuments
-from migration_pipeline.adapters.realtime_database import RealtimeDatabaseDocuments
-from migration_pipeline.adapters.write_rate import WriteRate
+from migration_pipeline.adapters.firebase.firestore import FirestoreDocuments
+from migration_pipeline.adapters.firebase.realtime_database import RealtimeDatabaseDocuments
+from migration_pipeline.adapters.firebase.write_rate import WriteRate
 from migration_pipeline.core.errors import RangeLost
 from migration_pipeline.core.ports import DocumentStore, Fence
 from migration_pipeline.sandbox.firestore import FirestoreServer, emulator_jar

@@ -7,7 +7,7 @@ from uuid import uuid4
 import dagster as dg
 import pytest
 
-from migration_pipeline.adapters.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
 from migration_pipeline.core.model import ProfileRange
 from migration_pipeline.defs.ranges import profile_ranges_partitions
 from migration_pipeline.sandbox import Sandbox

@@ -4,7 +4,7 @@ import dagster as dg
 import pytest
 from dagster._core.test_utils import create_run_for_test
 
-from migration_pipeline.adapters.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
 from migration_pipeline.defs.migrated import migrated_range
 from migration_pipeline.defs.requests import MAX_TRIES, requested_ranges
 from migration_pipeline.defs.resources import Migration

@@ -6,7 +6,7 @@ import time
 import dagster as dg
 from dagster._core.test_utils import create_run_for_test
 
-from migration_pipeline.adapters.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
 from migration_pipeline.defs.resources import Migration
 from migration_pipeline.defs.watchdog import GRACE_SECONDS, LOST_SECONDS, suspects, watchdog
 from migration_pipeline_tests.defs.conftest import KEY

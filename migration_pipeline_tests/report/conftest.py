@@ -8,9 +8,9 @@ from uuid import uuid4
 
 import pytest
 
-from migration_pipeline.adapters import ledger_exports
-from migration_pipeline.adapters.ledger_control import Selection
-from migration_pipeline.adapters.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.ledger import exports as ledger_exports
+from migration_pipeline.adapters.ledger.control import Selection
+from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
 from migration_pipeline.core.cutover import Phase
 from migration_pipeline.core.model import CopyResult, Outcome, ProfileRange, SourceFile, Wish
 from migration_pipeline.report.writing import write

@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from migration_pipeline.adapters.ledger_overview import ProgressRow
+from migration_pipeline.adapters.ledger.overview import ProgressRow
 from migration_pipeline.report import plots
 from migration_pipeline.report.course import over_time
 

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from migration_pipeline import planning
-from migration_pipeline.adapters.ledger_overview import RangeState
+from migration_pipeline.adapters.ledger.overview import RangeState
 from migration_pipeline.cli.main import main
 from migration_pipeline.core.errors import Fatal
 from migration_pipeline.core.estimate import Cost, Estimate, Prices, Requests, Speed

@@ -9,7 +9,7 @@ from unittest.mock import patch
 import dagster as dg
 from dagster._core.execution.backfill import PartitionBackfill
 
-from migration_pipeline.adapters.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
 from migration_pipeline.core.model import CopyResult, Outcome, ProfileRange, SourceFile, Wish
 from migration_pipeline.definitions import defs
 from migration_pipeline.defs.alerts import STATE, alerts

@@ -10,8 +10,8 @@ from contextlib import closing, contextmanager
 import psycopg
 import pytest
 
-from migration_pipeline.adapters.ledger_control import BREAKER
-from migration_pipeline.adapters.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.ledger.control import BREAKER
+from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
 from migration_pipeline.core.control import Limits
 from migration_pipeline.sandbox.app import AppSize
 from migration_pipeline_tests.scenarios.conftest import MakeWorld, World

@@ -200,7 +200,8 @@ def test_the_command_says_so(shop: Shop) -> None:
 KILLED = """
 import os, sys
 from migration_pipeline import inventory
-from migration_pipeline.adapters import azure_listing, postgres_profiles
+from migration_pipeline.adapters.azure import listing as azure_listing
+from migration_pipeline.adapters.postgres import profiles as postgres_profiles
 from migration_pipeline.settings import load
 azure_listing.AzureListing.__init__.__kwdefaults__["blobs_a_page"] = 200
 inventory._BATCHES = 1
@@ -383,7 +384,7 @@ def objects(world: World, prefix: str) -> dict[str, bytes]:
 CUT_OFF = """
 import os
 from migration_pipeline import inventory
-from migration_pipeline.adapters.ledger_orphans import LedgerOrphans
+from migration_pipeline.adapters.ledger.orphans import LedgerOrphans
 from migration_pipeline.settings import load
 LedgerOrphans.record = lambda self, results, keys: os._exit(9)
 inventory.copy_orphans(load())

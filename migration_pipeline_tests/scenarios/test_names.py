@@ -16,8 +16,8 @@ import boto3
 import pytest
 from azure.storage.blob import BlobServiceClient, ContainerSasPermissions, generate_container_sas
 
-from migration_pipeline.adapters.azure_blob import AzureBlobSource, AzureCredentials
-from migration_pipeline.adapters.s3 import Bucket, S3Target
+from migration_pipeline.adapters.azure.blob import AzureBlobSource, AzureCredentials
+from migration_pipeline.adapters.s3.target import Bucket, S3Target
 from migration_pipeline.core.copy_file import Copier, CopyLimits
 from migration_pipeline.core.model import CopyResult, Outcome, SourceFile, WantedFile
 from migration_pipeline.core.transfer import transfer

@@ -27,7 +27,7 @@ import pytest
 from botocore.exceptions import ClientError
 from click.testing import CliRunner, Result
 
-from migration_pipeline.adapters.s3_write_path import BucketSetUp, Told, private
+from migration_pipeline.adapters.s3.write_path import BucketSetUp, Told, private
 from migration_pipeline.cli.main import main
 from migration_pipeline.commands.doctor import Finding, Health, mending, uploading
 from migration_pipeline.commands.doctor.bucket import Way, bucket

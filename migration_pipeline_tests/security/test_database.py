@@ -11,9 +11,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from migration_pipeline.adapters.pause_query import PauseQuery
-from migration_pipeline.adapters.postgres_probe import PostgresProbe
-from migration_pipeline.adapters.postgres_tables import ProfileTable, RelatedTable
+from migration_pipeline.adapters.postgres.pause_query import PauseQuery
+from migration_pipeline.adapters.postgres.probe import PostgresProbe
+from migration_pipeline.adapters.postgres.tables import ProfileTable, RelatedTable
 from migration_pipeline.core.errors import Fatal, SettingsError
 from migration_pipeline.core.model import ProfileRange
 from migration_pipeline.core.ports import Fence

@@ -15,11 +15,11 @@ import pytest
 from azure.storage.blob import BlobServiceClient, ContentSettings
 from prometheus_client.parser import text_string_to_metric_families
 
-from migration_pipeline.adapters.azure_blob import AzureBlobSource, AzureCredentials
-from migration_pipeline.adapters.ledger_overview import LetterClass
-from migration_pipeline.adapters.ledger_status import Rate, Standing, Status
+from migration_pipeline.adapters.azure.blob import AzureBlobSource, AzureCredentials
+from migration_pipeline.adapters.ledger.overview import LetterClass
+from migration_pipeline.adapters.ledger.status import Rate, Standing, Status
 from migration_pipeline.adapters.metrics_textfile import write
-from migration_pipeline.adapters.s3 import Bucket, S3Target
+from migration_pipeline.adapters.s3.target import Bucket, S3Target
 from migration_pipeline.cli.letters import _new
 from migration_pipeline.core.copy_file import Copier, CopyLimits
 from migration_pipeline.core.errors import Fatal

@@ -8,12 +8,13 @@ from unittest.mock import patch
 from google.api_core.exceptions import NotFound
 from psycopg import sql
 
-from migration_pipeline.adapters import postgres_profiles, postgres_rows
-from migration_pipeline.adapters.firestore import Ended, FirestoreDocuments
-from migration_pipeline.adapters.postgres_locks import RowLocks
-from migration_pipeline.adapters.postgres_profiles import PostgresProfiles
-from migration_pipeline.adapters.postgres_range import PostgresRangeLedger
-from migration_pipeline.adapters.s3 import S3Target
+from migration_pipeline.adapters.firebase.firestore import Ended, FirestoreDocuments
+from migration_pipeline.adapters.ledger.postgres_range import PostgresRangeLedger
+from migration_pipeline.adapters.postgres import profiles as postgres_profiles
+from migration_pipeline.adapters.postgres import rows as postgres_rows
+from migration_pipeline.adapters.postgres.locks import RowLocks
+from migration_pipeline.adapters.postgres.profiles import PostgresProfiles
+from migration_pipeline.adapters.s3.target import S3Target
 from migration_pipeline.core import erase, migrate, rewrite, rollback, sweep
 from migration_pipeline.core.copy_file import Copier
 from migration_pipeline.core.errors import Fatal

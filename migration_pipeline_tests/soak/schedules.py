@@ -16,8 +16,8 @@ import psycopg
 from azure.storage.blob import ContainerClient
 from google.auth.credentials import AnonymousCredentials
 
-from migration_pipeline.adapters.postgres_ledger import PostgresLedger
-from migration_pipeline.adapters.postgres_profiles import PostgresProfiles
+from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.postgres.profiles import PostgresProfiles
 from migration_pipeline.core.copy_file import CopyLimits
 from migration_pipeline.core.erase import erase
 from migration_pipeline.core.migrate import Stores, migrate_range

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from migration_pipeline.adapters.s3_probe import aborts_uploads
-from migration_pipeline.adapters.s3_write_path import BucketSetUp, Configuration, Told, private
+from migration_pipeline.adapters.s3.probe import aborts_uploads
+from migration_pipeline.adapters.s3.write_path import BucketSetUp, Configuration, Told, private
 from migration_pipeline.commands.doctor import remedies
 from migration_pipeline.commands.doctor.findings import Finding, Findings, WritePath, failure, ok, warning
 from migration_pipeline.commands.doctor.uploading import migrated_prefixes

@@ -2,7 +2,7 @@
 
 from contextlib import closing
 
-from migration_pipeline.adapters.postgres_probe import PostgresProbe
+from migration_pipeline.adapters.postgres.probe import PostgresProbe
 from migration_pipeline.commands.doctor.findings import Findings, What, failure, ok, warning
 from migration_pipeline.settings import Settings
 from migration_pipeline.stores import open_index

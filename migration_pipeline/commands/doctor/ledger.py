@@ -2,7 +2,7 @@
 
 from contextlib import closing
 
-from migration_pipeline.adapters import ledger_probe
+from migration_pipeline.adapters.ledger import probe as ledger_probe
 from migration_pipeline.commands.doctor.findings import Findings, What, failure, ok
 from migration_pipeline.settings import Settings
 from migration_pipeline.stores import open_ledger

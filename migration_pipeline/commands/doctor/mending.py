@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
-from migration_pipeline.adapters.s3_errors import CREDENTIALS
-from migration_pipeline.adapters.s3_write_path import BucketSetUp, Configuration, Kind, Told
+from migration_pipeline.adapters.s3.errors import CREDENTIALS
+from migration_pipeline.adapters.s3.write_path import BucketSetUp, Configuration, Kind, Told
 from migration_pipeline.commands.doctor.bucket import days_to_abort
 from migration_pipeline.commands.doctor.remedies import MOST_CORS_RULES, merged_cors, merged_lifecycle
 from migration_pipeline.core.errors import Fatal, MigrationError

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from migration_pipeline.adapters.s3_write_path import Configuration
+from migration_pipeline.adapters.s3.write_path import Configuration
 from migration_pipeline.commands.doctor.target import lifecycle_rule
 from migration_pipeline.settings import Target
 from migration_pipeline.uploads.cors import s3_cors

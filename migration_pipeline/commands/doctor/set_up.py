@@ -3,7 +3,7 @@
 from contextlib import closing
 
 from migration_pipeline.adapters.alert_channels import channels
-from migration_pipeline.adapters.pause_query import PauseQuery
+from migration_pipeline.adapters.postgres.pause_query import PauseQuery
 from migration_pipeline.commands.doctor.findings import Findings, What, failure, ok, warning
 from migration_pipeline.core.errors import Fatal
 from migration_pipeline.settings import Settings

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from migration_pipeline.adapters.azure_probe import AzureBlobProbe
+from migration_pipeline.adapters.azure.probe import AzureBlobProbe
 from migration_pipeline.commands.doctor.findings import Finding, Findings, What, failure, ok, warning
 from migration_pipeline.core.errors import Fatal, MigrationError
 from migration_pipeline.core.model import SourceFile

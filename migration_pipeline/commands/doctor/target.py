@@ -6,7 +6,7 @@ import secrets
 from urllib.parse import quote
 
 from migration_pipeline.adapters.http_probe import fetched
-from migration_pipeline.adapters.s3_probe import BucketFacts, S3Probe, Stored
+from migration_pipeline.adapters.s3.probe import BucketFacts, S3Probe, Stored
 from migration_pipeline.commands.doctor.findings import Finding, Findings, What, failure, ok, warning
 from migration_pipeline.core.errors import Fatal, MigrationError
 from migration_pipeline.core.model import FileHeaders

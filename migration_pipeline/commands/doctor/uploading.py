@@ -9,9 +9,9 @@ from datetime import timedelta
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from migration_pipeline.adapters.browser import Answer, Browser
-from migration_pipeline.adapters.s3_errors import CREDENTIALS
-from migration_pipeline.adapters.s3_write_path import S3WritePath, Told
+from migration_pipeline.adapters.s3.browser import Answer, Browser
+from migration_pipeline.adapters.s3.errors import CREDENTIALS
+from migration_pipeline.adapters.s3.write_path import S3WritePath, Told
 from migration_pipeline.commands.doctor.findings import Finding, WritePath, failure, ok, warning
 from migration_pipeline.commands.doctor.remedies import aws, merged_cors
 from migration_pipeline.core.errors import Fatal, MigrationError, SettingsError, Transient

@@ -6,8 +6,8 @@ from contextlib import closing
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from migration_pipeline.adapters.browser import Answer, Browser
-from migration_pipeline.adapters.s3_write_path import BucketSetUp
+from migration_pipeline.adapters.s3.browser import Answer, Browser
+from migration_pipeline.adapters.s3.write_path import BucketSetUp
 from migration_pipeline.commands.doctor.bucket import Way, allow_reads, bucket
 from migration_pipeline.commands.doctor.findings import Finding, Health, WritePath, failure, ok, refusal, warning
 from migration_pipeline.commands.doctor.mending import Change, changes_for

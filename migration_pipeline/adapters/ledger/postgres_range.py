@@ -1,0 +1,379 @@
+"""The ledger's part of one range, written only while the range is held."""
+
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from migration_pipeline.adapters.ledger.control import AT_WORK_SECONDS, BREAKER, HEAR, WHAT_FAILS, pause, said
+from migration_pipeline.adapters.postgres.connection import Connection, in_transaction, translated
+from migration_pipeline.core.control import Heard
+from migration_pipeline.core.errors import RangeLost
+from migration_pipeline.core.model import (
+    CopyResult,
+    Evidence,
+    KnownFile,
+    Outcome,
+    ProfileId,
+    ProfileRange,
+    SourceFile,
+    Spelling,
+    WantedFile,
+    Wish,
+)
+from migration_pipeline.core.ports import Fence
+from migration_pipeline.core.spent import summable
+
+T = TypeVar("T")
+_Cursor = psycopg.Cursor[tuple[Any, ...]]
+
+VERIFIED = [outcome.value for outcome in Outcome if outcome.verified]
+_MESSAGE_CHARACTERS = 500
+_NOT_OURS = "the source has newer bytes than the object in S3, which is not proven to be ours to replace"
+
+KNOWN = (
+    "CASE WHEN NOT erasing THEN outcome END, waived_at IS NOT NULL,"
+    " etag IS NOT NULL AND coalesce(outcome NOT IN ('copied', 'already_there'), true),"
+    " size_bytes, md5, etag, source_etag"
+)
+"""What `known_file` is made of."""
+
+
+class PostgresRangeLedger:
+    """Fulfils `RangeLedger`. Calls may come from any thread; they take turns."""
+
+    def __init__(self, connection: Connection, schema: str, bounds: ProfileRange, epoch: int, lock: Connection) -> None:
+        self._connection, self._lock = connection, lock
+        self._schema = sql.Identifier(schema)
+        self._bounds = bounds
+        self._turn = threading.Lock()
+        self.fence = Fence(bounds.key, bounds.ordinal, epoch, self._check)
+
+    def hear(self) -> Heard:
+        def work(cursor: _Cursor) -> Heard:
+            cursor.execute(
+                self._sql("UPDATE {s}.ranges SET seen_at = now() WHERE range_id = %s"), [self._bounds.ordinal]
+            )
+            cursor.execute(self._sql(HEAR), {"seconds": AT_WORK_SECONDS})
+            ((control, runs, ended, failed),) = cursor.fetchall()
+            return Heard(said(control), runs, int(ended), int(failed))
+
+        # A connection that nobody uses for hours is cut off somewhere on its way, and the lock with it.
+        with translated("ledger.schema"):
+            self._lock.execute("SELECT")
+        return self._write(work)
+
+    def trip(self) -> str:
+        def work(cursor: _Cursor) -> str:
+            cursor.execute(self._sql(WHAT_FAILS))
+            classes = ", ".join(f"{count} {outcome}" for outcome, count in cursor.fetchall())
+            why = f"too many files fail; of the last ten minutes: {classes}"
+            pause(cursor, self._schema, by=BREAKER, why=why)
+            return why
+
+        return self._write(work)
+
+    def want(self, wanted: Iterable[Wish]) -> int:
+        def work(cursor: _Cursor) -> int:
+            cursor.execute(
+                "CREATE TEMP TABLE wanted_now (profile_id text, file_id uuid, container text, blob text,"
+                " spelling text, had_query boolean) ON COMMIT DROP"
+            )
+            with cursor.copy("COPY wanted_now FROM STDIN") as copy:
+                for wish in rows:
+                    file = wish.file
+                    copy.write_row((
+                        str(wish.profile_id), file.file_id, file.container, file.blob, wish.spelling, wish.had_query,
+                    ))  # fmt: skip
+            # In one order everywhere: two ranges that share files then wait for each other, and never in a ring.
+            cursor.execute(
+                self._sql(
+                    "INSERT INTO {s}.files (file_id, container, blob)"
+                    " SELECT DISTINCT file_id, container, blob FROM wanted_now ORDER BY file_id ON CONFLICT DO NOTHING"
+                )
+            )
+            # The first spelling stays: it is the one from before anything was re-pointed.
+            cursor.execute(
+                self._sql(
+                    "INSERT INTO {s}.wanted (range_id, profile_id, file_id, spelling, had_query)"
+                    " SELECT %s::integer, profile_id, file_id, min(spelling), bool_or(had_query) FROM wanted_now"
+                    " GROUP BY profile_id, file_id ORDER BY file_id ON CONFLICT DO NOTHING"
+                ),
+                [self._bounds.ordinal],
+            )
+            cursor.execute(
+                self._sql(
+                    "UPDATE {s}.wanted w SET dropped_at = NULL FROM wanted_now n WHERE w.range_id = %s"
+                    " AND w.profile_id = n.profile_id AND w.file_id = n.file_id AND w.dropped_at IS NOT NULL"
+                ),
+                [self._bounds.ordinal],
+            )
+            self._forget_unwanted(cursor)
+            cursor.execute("SELECT count(DISTINCT file_id) FROM wanted_now")
+            ((files,),) = cursor.fetchall()
+            return int(files)
+
+        rows = list(wanted)  # read before the transaction begins: no other store is waited for inside it
+        return self._write(work)
+
+    def _forget_unwanted(self, cursor: _Cursor) -> None:
+        """Unfinished files that their profiles do not need any more.
+
+        Those that were given up, or that a run was cut off at, may be in S3 for all that: they are only dropped, and
+        erasing looks there.
+        """
+        unwanted = (
+            " FROM {s}.files f WHERE w.range_id = %(range)s AND f.file_id = w.file_id AND f.replaces IS NULL"
+            " AND (f.outcome IS NULL OR f.outcome <> ALL(%(verified)s))"
+            " AND NOT EXISTS (SELECT FROM wanted_now n WHERE n.profile_id = w.profile_id AND n.file_id = w.file_id)"
+        )
+        values = {"range": self._bounds.ordinal, "verified": VERIFIED, "unsure": Outcome.GAVE_UP.value}
+        unsure = "coalesce(f.outcome, %(unsure)s) = %(unsure)s"
+        dropping = f"UPDATE {{s}}.wanted w SET dropped_at = now(){unwanted} AND w.dropped_at IS NULL AND {unsure}"  # noqa: S608 - of the constants above
+        cursor.execute(self._sql(dropping), values)
+        forgetting = f"DELETE FROM {{s}}.wanted w USING{unwanted.removeprefix(' FROM')} AND NOT {unsure}"  # noqa: S608 - of the constants above
+        cursor.execute(self._sql(forgetting), values)
+
+    def unfinished(self) -> Sequence[WantedFile]:
+        rows = self._fetch(
+            "SELECT container, blob, attempts, replaces FROM {s}.files WHERE file_id IN"
+            " (SELECT file_id FROM {s}.wanted WHERE range_id = %(range)s AND dropped_at IS NULL)"
+            " AND (outcome IS NULL OR outcome <> ALL(%(verified)s)) AND waived_at IS NULL AND NOT erasing"
+            # Some dead letters are to be tried again: then those alone, beside what was not tried yet.
+            " AND (outcome IS NULL OR retry_at IS NOT NULL OR NOT EXISTS (SELECT FROM {s}.wanted w JOIN {s}.files f"
+            " USING (file_id) WHERE w.range_id = %(range)s AND w.dropped_at IS NULL AND f.retry_at IS NOT NULL))"
+        )
+        return [WantedFile(SourceFile(container, blob), tries, replaces) for container, blob, tries, replaces in rows]
+
+    def record(self, results: Sequence[CopyResult]) -> None:
+        def work(cursor: _Cursor) -> None:
+            cursor.execute(
+                "CREATE TEMP TABLE ended (file_id uuid, outcome text, message text, attempts integer,"
+                " size_bytes bigint, md5 bytea, etag text, source_etag text, version text, made_at timestamptz,"
+                " verified boolean) ON COMMIT DROP"
+            )
+            with cursor.copy("COPY ended FROM STDIN") as copy:
+                for item in results:
+                    copy.write_row((
+                        item.file.file_id, item.outcome.value, _storable(item.message), item.attempts, item.size,
+                        item.md5, item.etag, item.source_etag, item.version, item.made_at, item.outcome.verified,
+                    ))  # fmt: skip
+            # A known dead letter that fails again says nothing new of how it goes.
+            cursor.execute(
+                self._sql(
+                    "SELECT count(*) FILTER (WHERE e.verified), count(*) FILTER (WHERE NOT e.verified"
+                    " AND f.outcome IS NULL) FROM ended e JOIN {s}.files f USING (file_id)"
+                )
+            )
+            ((verified, failed),) = cursor.fetchall()
+            cursor.execute(self._sql(_RECORD), [VERIFIED])
+            copied = [item for item in results if item.outcome is Outcome.COPIED]
+            cursor.execute(
+                self._sql("UPDATE {s}.ranges SET copied = copied + %s, bytes = bytes + %s WHERE range_id = %s"),
+                [len(copied), sum(item.size for item in copied), self._bounds.ordinal],
+            )
+            cursor.execute(
+                self._sql(
+                    "INSERT INTO {s}.progress AS p (at, range_id, files, failed, bytes) VALUES"
+                    " (date_bin('10 seconds', now(), 'epoch'::timestamptz), %s, %s, %s, %s)"
+                    " ON CONFLICT (at, range_id) DO UPDATE SET files = p.files + excluded.files,"
+                    " failed = p.failed + excluded.failed, bytes = p.bytes + excluded.bytes"
+                ),
+                [self._bounds.ordinal, verified, failed, sum(item.size for item in copied)],
+            )
+
+        self._write(work)
+
+    def known(self) -> Mapping[SourceFile, KnownFile]:
+        rows = self._fetch(
+            f"SELECT container, blob, {KNOWN} FROM {{s}}.files WHERE file_id IN"  # noqa: S608 - of a constant
+            " (SELECT file_id FROM {s}.wanted WHERE range_id = %(range)s)"
+        )
+        return {SourceFile(*row[:2]): known_file(*row[2:]) for row in rows}
+
+    def profiles_with_files(self) -> Sequence[ProfileId]:
+        rows = self._fetch(
+            "SELECT DISTINCT profile_id FROM {s}.wanted JOIN {s}.files USING (file_id) WHERE range_id = %(range)s"
+            " AND (dropped_at IS NULL OR outcome = ANY(%(verified)s))"
+        )
+        return sorted(self._plain(row[0]) for row in rows)
+
+    def spellings(self) -> Mapping[ProfileId, Mapping[SourceFile, Spelling]]:
+        rows = self._fetch(
+            "SELECT w.profile_id, f.container, f.blob, w.spelling, w.had_query FROM {s}.wanted w"
+            " JOIN {s}.files f USING (file_id) WHERE w.range_id = %(range)s"
+        )
+        found: dict[ProfileId, dict[SourceFile, Spelling]] = {}
+        for profile_id, container, blob, spelling, had_query in rows:
+            file = SourceFile(container, blob)
+            found.setdefault(self._plain(profile_id), {})[file] = Spelling(spelling, had_query)
+        return found
+
+    def note_held(self, held: Collection[SourceFile]) -> int:
+        def work(cursor: _Cursor) -> int:
+            cursor.execute("CREATE TEMP TABLE held_now (file_id uuid PRIMARY KEY) ON COMMIT DROP")
+            with cursor.copy("COPY held_now FROM STDIN") as copy:
+                for file in held:
+                    copy.write_row((file.file_id,))
+            cursor.execute(
+                self._sql(
+                    "UPDATE {s}.wanted w SET dropped_at = CASE WHEN h.held THEN NULL ELSE now() END"
+                    " FROM (SELECT w.profile_id, w.file_id, n.file_id IS NOT NULL AS held FROM {s}.wanted w"
+                    " LEFT JOIN held_now n USING (file_id) WHERE w.range_id = %(range)s) h"
+                    " WHERE w.range_id = %(range)s AND w.profile_id = h.profile_id AND w.file_id = h.file_id"
+                    " AND h.held = (w.dropped_at IS NOT NULL)"
+                ),
+                {"range": self._bounds.ordinal},
+            )
+            cursor.execute(
+                self._sql(
+                    "SELECT count(DISTINCT file_id) FROM {s}.wanted JOIN {s}.files USING (file_id)"
+                    " WHERE range_id = %(range)s AND dropped_at IS NOT NULL AND outcome = ANY(%(verified)s)"
+                ),
+                {"range": self._bounds.ordinal, "verified": VERIFIED},
+            )
+            ((dropped,),) = cursor.fetchall()
+            return int(dropped)
+
+        return self._write(work)
+
+    def held_elsewhere(self, files: Collection[SourceFile]) -> set[SourceFile]:
+        def work(cursor: _Cursor) -> set[SourceFile]:
+            cursor.execute(
+                self._sql(
+                    "SELECT container, blob FROM {s}.files f WHERE file_id = ANY(%s) AND EXISTS (SELECT FROM {s}.wanted"
+                    " w WHERE w.file_id = f.file_id AND w.range_id <> %s AND w.dropped_at IS NULL)"
+                ),
+                [[file.file_id for file in files], self._bounds.ordinal],
+            )
+            return {SourceFile(*row) for row in cursor.fetchall()}
+
+        return self._do(work)
+
+    def outdate(self, files: Sequence[SourceFile]) -> None:
+        def work(cursor: _Cursor) -> None:
+            cursor.execute(
+                self._sql(
+                    "UPDATE {s}.files SET replaces = CASE WHEN ours THEN etag END,"
+                    " outcome = CASE WHEN NOT ours THEN %s END, message = CASE WHEN NOT ours THEN %s ELSE '' END"
+                    " WHERE file_id = ANY(%s)"
+                ),
+                [Outcome.TARGET_CONFLICT.value, _NOT_OURS, [file.file_id for file in files]],
+            )
+
+        self._write(work)
+
+    def finish(self, report: Mapping[str, object], *, rolled_back: bool = False) -> None:
+        def work(cursor: _Cursor) -> None:
+            cursor.execute(
+                self._sql(
+                    "UPDATE {s}.ranges SET ended_at = now(), seen_at = NULL, report = %s,"
+                    " rolled_back_at = CASE WHEN %s THEN now() END,"
+                    " done_at = CASE WHEN %s THEN coalesce(done_at, now()) WHEN NOT %s THEN done_at END,"
+                    " spent = spent || (SELECT coalesce(jsonb_object_agg("
+                    " key, coalesce((spent ->> key)::numeric, 0) + value::numeric), '{{}}') FROM jsonb_each_text(%s))"
+                    " WHERE range_id = %s"
+                ),
+                [
+                    Jsonb(report),
+                    rolled_back,
+                    report.get("waiting") == 0 and not rolled_back,
+                    rolled_back,
+                    Jsonb(summable(report)),
+                    self._bounds.ordinal,
+                ],
+            )
+
+        self._write(work)
+
+    def audited(self, began: datetime, findings: Mapping[str, int]) -> None:
+        def work(cursor: _Cursor) -> None:
+            cursor.execute(
+                self._sql("UPDATE {s}.ranges SET audited_at = %s, findings = %s WHERE range_id = %s"),
+                [began, Jsonb(dict(findings)), self._bounds.ordinal],
+            )
+
+        self._write(work)
+
+    def _fetch(self, text: str) -> list[tuple[Any, ...]]:
+        def work(cursor: _Cursor) -> list[tuple[Any, ...]]:
+            cursor.execute(self._sql(text), {"range": self._bounds.ordinal, "verified": VERIFIED})
+            return cursor.fetchall()
+
+        return self._do(work)
+
+    def _write(self, work: Callable[[_Cursor], T]) -> T:
+        """Do `work` if the range is still ours; whoever takes it waits for this transaction to end."""
+
+        def fenced(cursor: _Cursor) -> T:
+            self._pass(cursor, sql.SQL("FOR NO KEY UPDATE"))
+            return work(cursor)
+
+        return self._do(fenced)
+
+    def _check(self) -> None:
+        self._do(lambda cursor: self._pass(cursor, sql.SQL("")))
+
+    def _pass(self, cursor: _Cursor, lock: sql.SQL) -> None:
+        statement = sql.SQL("SELECT FROM {s}.ranges WHERE range_id = %s AND epoch = %s {lock}")
+        cursor.execute(
+            statement.format(s=self._schema, lock=lock),
+            [self._bounds.ordinal, self.fence.epoch],
+        )
+        if not cursor.rowcount:
+            raise RangeLost(self._bounds.key)
+
+    def _plain(self, id_: str) -> ProfileId:
+        return int(id_) if isinstance(self._bounds.last, int) else id_
+
+    def _do(self, work: Callable[[_Cursor], T]) -> T:
+        with self._turn, translated("ledger.schema"):
+            return in_transaction(self._connection, work)[0]
+
+    def _sql(self, text: str) -> sql.Composed:
+        return sql.SQL(text).format(s=self._schema)
+
+
+# A failure leaves the evidence of an older copy alone. An object is ours if we made it, or if it came to be after we
+# first wanted the file and holds the same bytes: a copy of which the answer, or our process, was lost.
+_RECORD = """
+    WITH locked AS (SELECT file_id FROM {s}.files WHERE file_id IN (SELECT file_id FROM ended)
+        ORDER BY file_id FOR UPDATE),
+    judged AS (SELECT e.*, f.noted_at, e.outcome = 'copied'
+            OR (e.outcome = 'already_there' AND e.made_at >= date_trunc('second', f.noted_at)) AS made
+        FROM ended e JOIN {s}.files f USING (file_id) JOIN locked USING (file_id))
+    UPDATE {s}.files f SET outcome = e.outcome, message = e.message, ended_at = now(),
+        attempts = f.attempts + e.attempts,
+        size_bytes = CASE WHEN e.verified THEN e.size_bytes ELSE f.size_bytes END,
+        md5 = CASE WHEN e.verified THEN e.md5 ELSE f.md5 END,
+        etag = CASE WHEN e.verified THEN e.etag ELSE f.etag END,
+        source_etag = CASE WHEN e.verified THEN e.source_etag ELSE f.source_etag END,
+        replaces = CASE WHEN NOT e.verified THEN f.replaces END, retry_at = NULL,
+        ours = f.ours OR coalesce(e.made, false),
+        versions = CASE WHEN e.made AND e.version IS NOT NULL AND e.version <> ALL(f.versions)
+            THEN f.versions || e.version ELSE f.versions END
+    FROM judged e
+    WHERE f.file_id = e.file_id AND (f.outcome IS NULL OR f.outcome <> ALL(%s))
+"""
+
+
+def known_file(
+    outcome: str | None,
+    waived: bool,  # noqa: FBT001 - a row, column by column
+    outdated: bool,  # noqa: FBT001 - as above
+    size: int,
+    md5: bytes | None,
+    etag: str | None,
+    source_etag: str | None,
+) -> KnownFile:
+    """A row of the ledger's files."""
+    evidence = Evidence(size, md5, etag, source_etag) if etag is not None else None
+    return KnownFile(Outcome(outcome) if outcome else None, waived, outdated, evidence)
+
+
+def _storable(message: str) -> str:
+    return message.replace("\0", "\\0")[:_MESSAGE_CHARACTERS]
