@@ -48,7 +48,7 @@ def _told(now: Stand) -> pages.Metadata:
     ]
     examples = [[name] for name in now.uploads.examples]
     return {
-        "phase": now.phase,
+        "phase": now.phase.value,
         "held_by": len(now.holds),
         "written_since_switch": now.uploads.blobs,
         "removed": now.facts.removed,

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
@@ -15,6 +16,8 @@ import pytest
 from azure.storage.blob import BlobServiceClient
 from psycopg.types.json import Jsonb
 
+from migration_pipeline.cutover import WRITE_PATH
+from migration_pipeline.defs.cutover import back_job, cutover, enter_job
 from migration_pipeline.defs.requests import requested_ranges
 from migration_pipeline.defs.resources import Migration
 from migration_pipeline.defs.upkeep import (
@@ -25,6 +28,8 @@ from migration_pipeline.defs.upkeep import (
     rollback_job,
 )
 from migration_pipeline.sandbox.app import AppSize, Kind
+from migration_pipeline.settings import load
+from migration_pipeline.stores import open_ledger
 from migration_pipeline_tests import independent
 from migration_pipeline_tests.scenarios.conftest import MakeWorld, World, flagged
 from migration_pipeline_tests.scenarios.test_migration import work
@@ -138,6 +143,33 @@ def test_dagster_does_the_same(migrated: Migrated) -> None:
         observed = instance.fetch_observations(dg.AssetKey("migrated_profiles"), limit=10).records
         assert {record.partition_key for record in observed} == set(keys)
     assert not flagged(migrated.world) & set(migrated.world.of("migrated"))
+
+
+def test_the_cut_over_is_shown_and_entered_from_the_ui(migrated: Migrated) -> None:
+    def told(job: dg.JobDefinition, op: str, **config: str) -> str:
+        """Why the job failed; nothing where it did not."""
+        done = job.execute_in_process(
+            instance=instance,
+            resources={"migration": Migration()},
+            run_config={"ops": {op: {"config": config}}},
+            raise_on_error=False,
+        )
+        return str([event.event_specific_data for event in done.filter_events(lambda e: e.is_step_failure)] or "")
+
+    with dg.instance_for_test() as instance, patch.dict(os.environ, migrated.world.environment):
+        assert "the write path was never examined" in told(enter_job, "enter", phase="uploads_switched")
+        with closing(open_ledger(load())) as ledger:
+            ledger.remember(WRITE_PATH, {"at": ledger.now().isoformat(), "failures": 0})
+        assert told(enter_job, "enter", phase="uploads_switched", at="2026-03-01T02:00", by="ann") == ""
+        assert "is no phase" in told(enter_job, "enter", phase="nonsense")
+        shown = dg.materialize([cutover], instance=instance, resources={"migration": Migration()})
+        metadata = shown.asset_materializations_for_node("cutover")[0].metadata
+        assert (metadata["phase"].value, metadata["held_by"].value) == ("uploads_switched", 1)
+        assert "as a trial" in str(metadata["holds"].value)
+        (check,) = shown.get_asset_check_evaluations()
+        assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
+        assert told(back_job, "go_back", phase="prepare", why="the release was taken back", by="ann") == ""
+        assert [act["why"] for act in migrated.command("acts")[1]] == ["the release was taken back", ""]
 
 
 def test_only_what_was_written_since_the_last_sweep_is_looked_at(migrated: Migrated) -> None:
