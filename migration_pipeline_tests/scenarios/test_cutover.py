@@ -17,6 +17,7 @@ from migration_pipeline.sandbox import Sandbox
 from migration_pipeline.sandbox.app import AppSize
 from migration_pipeline_tests import independent
 from migration_pipeline_tests.scenarios.conftest import World, new_world
+from migration_pipeline_tests.scenarios.dagster_ui import wait_for
 from migration_pipeline_tests.scenarios.test_migration import work
 from migration_pipeline_tests.scenarios.uploading import Users
 
@@ -190,7 +191,7 @@ def decommission(operator: Operator) -> None:
 def migrating(world: World) -> Iterator[Users]:
     ids = sorted(world.of("migrated"))
     with Users(world, ids, URLS_LAST).at_work() as users:
-        time.sleep(3)  # some uploads to the old store come first
+        wait_for(lambda: users.to_azure >= 5, 60)  # some uploads to the old store come first
         yield users
 
 

@@ -13,6 +13,7 @@ from urllib.request import Request, urlopen
 
 import psycopg
 from azure.storage.blob import BlobSasPermissions, generate_blob_sas
+from google.api_core.exceptions import Aborted, FailedPrecondition
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import firestore
 from psycopg.types.json import Jsonb
@@ -149,10 +150,8 @@ class Users:
             option = client.write_option(last_update_time=snapshot.update_time)
             try:
                 document.update({"photos": photos}, option=option)
-            except Exception as error:
-                if "precondition" in str(error).lower() or "FAILED_PRECONDITION" in repr(error):
-                    continue
-                raise
+            except (Aborted, FailedPrecondition):
+                continue  # somebody else was faster
             return
 
 
