@@ -301,7 +301,7 @@ def _not_emptied(facts: Facts) -> list[Hold]:
     return [
         Hold(
             f"{facts.in_source:,} blobs that are proven to be in S3 are still in the source",
-            "migration-pipeline decommission --all --apply, then migration-pipeline inventory",
+            "migration-pipeline decommission --all --apply, which says what stays; then migration-pipeline inventory",
         )
     ]
 
