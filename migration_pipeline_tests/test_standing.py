@@ -301,7 +301,7 @@ def test_sizes_are_told_apart_at_powers_of_two(desk: Desk) -> None:
     sizes = [0, 1, 1023, 1024, 2047, 2048, 2**40 - 1, 2**40]
     desk.at_work.want([_wish(n) for n in range(31, 39)])
     desk.at_work.record([_copied(n + 31, size) for n, size in enumerate(sizes)])
-    found = {power: files for power, files, _ in desk.ledger.overview.sizes()}
+    found = {power: files for power, files, _ in desk.ledger.tallies.sizes()}
     # 3,000 bytes are what the 20 other files have.
     assert found == {1: 2, 512: 1, 1024: 2, 2048: 1 + 20, 2**39: 1, 2**40: 1}
 

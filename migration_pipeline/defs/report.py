@@ -97,8 +97,8 @@ def _pictures(ledger: "PostgresLedger") -> list[str]:
     return [
         plots.as_image(plots.progress(rows), "Files and megabytes in S3 over time"),
         plots.as_image(plots.rate(rows), "Files a second over time"),
-        plots.as_image(plots.sizes(ledger.overview.sizes()), "Files by size"),
-        plots.as_image(plots.outcomes([(name, n) for name, n, *_ in ledger.overview.outcomes()]), "Files by outcome"),
+        plots.as_image(plots.sizes(ledger.tallies.sizes()), "Files by size"),
+        plots.as_image(plots.outcomes([(name, n) for name, n, *_ in ledger.tallies.outcomes()]), "Files by outcome"),
     ]
 
 
@@ -119,7 +119,7 @@ def outcomes_table(ledger: "PostgresLedger") -> "pd.DataFrame":
     """Files by outcome."""
     import pandas as pd  # noqa: PLC0415 - as above
 
-    table = pd.DataFrame(ledger.overview.outcomes(), columns=["outcome", "files", "bytes", "tries"])
+    table = pd.DataFrame(ledger.tallies.outcomes(), columns=["outcome", "files", "bytes", "tries"])
     table["megabytes"] = (table.pop("bytes").astype(float) / 1e6).round(1)
     table["tries"] = table["tries"].astype(float).round(2)
     return table[["outcome", "files", "megabytes", "tries"]]

@@ -124,23 +124,6 @@ class Overview:
         """Every range with its newest counters, in id order."""
         return [RangeState(*row) for row in self._query(f"SELECT {_RANGE_COLUMNS} FROM {{s}}.ranges ORDER BY range_id")]  # noqa: S608 - of a constant
 
-    def outcomes(self) -> Sequence[tuple[str, int, int, float]]:
-        """Files by outcome (`not tried` for none): count, bytes, average number of tries."""
-        rows = self._query(
-            "SELECT coalesce(outcome, 'not tried'), count(*), sum(size_bytes), avg(attempts)"
-            " FROM {s}.files GROUP BY 1 ORDER BY 2 DESC"
-        )
-        return [(outcome, count, int(size), float(tries)) for outcome, count, size, tries in rows]
-
-    def sizes(self) -> Sequence[tuple[int, int, int]]:
-        """Copied files by size: a power of two of bytes, files that have less than twice that, and their bytes."""
-        rows = self._query(
-            # The place of the highest bit: exact, and a tenth of a logarithm's time.
-            "SELECT CASE WHEN size_bytes > 0 THEN 64 - position(B'1' IN size_bytes::bit(64)) ELSE 0 END, count(*),"
-            " sum(size_bytes) FROM {s}.files WHERE outcome IN ('copied', 'already_there') GROUP BY 1 ORDER BY 1"
-        )
-        return [(2**power, count, int(size)) for power, count, size in rows]
-
     def dead_letters(
         self,
         *,

@@ -9,6 +9,7 @@ import psycopg
 from psycopg import errors, sql
 from psycopg.types.json import Jsonb
 
+from migration_pipeline.adapters.ledger import groups, tallies
 from migration_pipeline.adapters.ledger.control import LedgerControl
 from migration_pipeline.adapters.ledger.counts import LedgerCounts
 from migration_pipeline.adapters.ledger.exports import LedgerExports
@@ -22,6 +23,7 @@ from migration_pipeline.adapters.ledger.postgres_range import KNOWN, PostgresRan
 from migration_pipeline.adapters.ledger.removal import LedgerRemoval
 from migration_pipeline.adapters.ledger.schema import bring_up_to_date, is_there
 from migration_pipeline.adapters.ledger.status import is_done
+from migration_pipeline.adapters.ledger.tallies import LedgerTallies
 from migration_pipeline.adapters.postgres.connection import connect, in_transaction, translated
 from migration_pipeline.core.errors import Fatal, RangeBusy
 from migration_pipeline.core.model import KnownFile, ProfileId, ProfileRange, SourceFile
@@ -58,6 +60,7 @@ class PostgresLedger:
         self._url = url
         self._schema = schema
         self.overview = Overview(self.query)
+        self.tallies = LedgerTallies(self.query)
         self.control = LedgerControl(self._in_transaction, self.query, schema)
         self.phases = LedgerPhases(self._in_transaction, self.query, schema)
         self.inventory = LedgerInventory(self.query)
@@ -111,6 +114,7 @@ class PostgresLedger:
         )
         try:
             with translated("ledger.schema"), self._connection.transaction(), self._connection.cursor() as cursor:
+                groups.make_tables(cursor, sql.Identifier(self._schema), [item.ordinal for item in new])
                 cursor.executemany(statement, rows)
         except errors.UniqueViolation:
             raise Fatal(
@@ -242,6 +246,7 @@ class PostgresLedger:
         self.query("UPDATE {s}.files SET erasing = false WHERE file_id = ANY(%s)", [[file.file_id for file in files]])
 
     def erased(self, removed: Sequence[Erased]) -> None:
+        schema = sql.Identifier(self._schema)
         with translated("ledger.schema"), self._connection.transaction(), self._connection.cursor() as cursor:
             for item in removed:
                 file = item.dropped.file
@@ -260,6 +265,7 @@ class PostgresLedger:
                 cursor.execute(
                     self._sql("DELETE FROM {s}.wanted WHERE file_id = %s AND dropped_at IS NOT NULL"), [file.file_id]
                 )
+                tallies.take_out(cursor, schema, tallies.NOBODY, [file.file_id])
                 # Perhaps a range wants it again by now: to it, the file was never copied.
                 cursor.execute(
                     self._sql(
@@ -276,6 +282,7 @@ class PostgresLedger:
                     ),
                     [file.file_id],
                 )
+                tallies.put_in(cursor, schema, tallies.NOBODY, [file.file_id])
 
     def remembered(self, name: str) -> Any:  # noqa: ANN401 - any JSON value
         """What was kept under a name; `None` where nothing was."""

@@ -9,6 +9,7 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
+from migration_pipeline.adapters.ledger import tallies
 from migration_pipeline.adapters.ledger.control import AT_WORK_SECONDS, BREAKER, HEAR, WHAT_FAILS, pause, said
 from migration_pipeline.adapters.postgres.connection import Connection, in_transaction, translated
 from migration_pipeline.core.control import Heard
@@ -94,8 +95,10 @@ class PostgresRangeLedger:
                 self._sql(
                     "INSERT INTO {s}.files (file_id, container, blob)"
                     " SELECT DISTINCT file_id, container, blob FROM wanted_now ORDER BY file_id ON CONFLICT DO NOTHING"
+                    " RETURNING file_id"
                 )
             )
+            tallies.put_in(cursor, self._schema, self._bounds.ordinal, [file_id for (file_id,) in cursor])
             # The first spelling stays: it is the one from before anything was re-pointed.
             cursor.execute(
                 self._sql(
@@ -162,6 +165,8 @@ class PostgresRangeLedger:
                         item.file.file_id, item.outcome.value, _storable(item.message), item.attempts, item.size,
                         item.md5, item.etag, item.source_etag, item.version, item.made_at, item.outcome.verified,
                     ))  # fmt: skip
+            file_ids = [item.file.file_id for item in results]
+            tallies.take_out(cursor, self._schema, self._bounds.ordinal, file_ids)
             # A known dead letter that fails again says nothing new of how it goes.
             cursor.execute(
                 self._sql(
@@ -171,6 +176,7 @@ class PostgresRangeLedger:
             )
             ((verified, failed),) = cursor.fetchall()
             cursor.execute(self._sql(_RECORD), [VERIFIED])
+            tallies.put_in(cursor, self._schema, self._bounds.ordinal, file_ids)
             copied = [item for item in results if item.outcome is Outcome.COPIED]
             cursor.execute(
                 self._sql("UPDATE {s}.ranges SET copied = copied + %s, bytes = bytes + %s WHERE range_id = %s"),
@@ -255,15 +261,19 @@ class PostgresRangeLedger:
         return self._do(work)
 
     def outdate(self, files: Sequence[SourceFile]) -> None:
+        file_ids = [file.file_id for file in files]
+
         def work(cursor: _Cursor) -> None:
+            tallies.take_out(cursor, self._schema, self._bounds.ordinal, file_ids)
             cursor.execute(
                 self._sql(
                     "UPDATE {s}.files SET replaces = CASE WHEN ours THEN etag END,"
                     " outcome = CASE WHEN NOT ours THEN %s END, message = CASE WHEN NOT ours THEN %s ELSE '' END"
                     " WHERE file_id = ANY(%s)"
                 ),
-                [Outcome.TARGET_CONFLICT.value, _NOT_OURS, [file.file_id for file in files]],
+                [Outcome.TARGET_CONFLICT.value, _NOT_OURS, file_ids],
             )
+            tallies.put_in(cursor, self._schema, self._bounds.ordinal, file_ids)
 
         self._write(work)
 
@@ -341,11 +351,9 @@ class PostgresRangeLedger:
 # A failure leaves the evidence of an older copy alone. An object is ours if we made it, or if it came to be after we
 # first wanted the file and holds the same bytes: a copy of which the answer, or our process, was lost.
 _RECORD = """
-    WITH locked AS (SELECT file_id FROM {s}.files WHERE file_id IN (SELECT file_id FROM ended)
-        ORDER BY file_id FOR UPDATE),
-    judged AS (SELECT e.*, f.noted_at, e.outcome = 'copied'
+    WITH judged AS (SELECT e.*, f.noted_at, e.outcome = 'copied'
             OR (e.outcome = 'already_there' AND e.made_at >= date_trunc('second', f.noted_at)) AS made
-        FROM ended e JOIN {s}.files f USING (file_id) JOIN locked USING (file_id))
+        FROM ended e JOIN {s}.files f USING (file_id))
     UPDATE {s}.files f SET outcome = e.outcome, message = e.message, ended_at = now(),
         attempts = f.attempts + e.attempts,
         size_bytes = CASE WHEN e.verified THEN e.size_bytes ELSE f.size_bytes END,

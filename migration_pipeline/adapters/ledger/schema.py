@@ -1,14 +1,62 @@
 """The ledger's tables, as versioned steps that every start brings up to date."""
 
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
+from migration_pipeline.adapters.ledger import groups, tallies
 from migration_pipeline.adapters.postgres.connection import Connection
 from migration_pipeline.core.errors import Fatal
 
-STEPS: tuple[str, ...] = (
+_Cursor = psycopg.Cursor[tuple[Any, ...]]
+Step = str | Callable[[_Cursor, sql.Identifier], None]
+
+
+def _into_groups(cursor: _Cursor, schema: sql.Identifier) -> None:
+    """Move `wanted` into tables of its own for each group of ranges, and count what was never counted."""
+    cursor.execute(sql.SQL(_PARTED).format(s=schema))
+    cursor.execute(sql.SQL("SELECT range_id FROM {s}.ranges").format(s=schema))
+    groups.make_tables(cursor, schema, [range_id for (range_id,) in cursor.fetchall()])
+    cursor.execute(sql.SQL("INSERT INTO {s}.wanted SELECT * FROM {s}.wanted_before").format(s=schema))
+    cursor.execute(sql.SQL("DROP TABLE {s}.wanted_before").format(s=schema))
+    cursor.execute(sql.SQL(tallies.FILL).format(s=schema))
+
+
+_PARTED = """
+    ALTER TABLE {s}.wanted RENAME TO wanted_before;
+    ALTER TABLE {s}.wanted_before DROP CONSTRAINT wanted_pkey;
+    DROP INDEX {s}.wanted_file, {s}.wanted_dropped;
+    CREATE TABLE {s}.wanted (
+        range_id   integer NOT NULL REFERENCES {s}.ranges,
+        profile_id text NOT NULL,
+        file_id    uuid NOT NULL REFERENCES {s}.files,
+        spelling   text,                              -- the reference as it was, without query string
+        had_query  boolean NOT NULL DEFAULT false,
+        dropped_at timestamptz,                       -- when no profile of the range held it any more
+        PRIMARY KEY (range_id, profile_id, file_id)
+    ) PARTITION BY RANGE (range_id);                  -- see groups.py
+    CREATE INDEX wanted_file ON {s}.wanted (file_id);
+    CREATE INDEX wanted_dropped ON {s}.wanted (dropped_at) WHERE dropped_at IS NOT NULL;
+    CREATE TABLE {s}.tallies (                        -- files by outcome and size; see tallies.py
+        range_id integer NOT NULL,                    -- in which they changed; of nobody: -1
+        outcome  text NOT NULL,                       -- '': not tried yet
+        power    smallint NOT NULL,                   -- files have at least 2^power bytes, and less than twice that
+        files    bigint NOT NULL,
+        bytes    bigint NOT NULL,
+        attempts bigint NOT NULL,
+        PRIMARY KEY (range_id, outcome, power)
+    );
+    ALTER TABLE {s}.ranges
+        ADD archive     text,                         -- folder and digest of what its dropped rows were exported to
+        ADD archived_at timestamptz;
+    ALTER TABLE {s}.removed
+        ADD ours     boolean,                         -- of a file whose row was dropped: the copy is ours; else null
+        ADD versions text[];                          -- of such a file: those of the copy that we made
+"""
+
+STEPS: tuple[Step, ...] = (
     # 1: ranges, files, and which range's profiles need which file.
     """
     CREATE TABLE {s}.ranges (
@@ -206,6 +254,8 @@ STEPS: tuple[str, ...] = (
     CREATE INDEX removed_file ON {s}.removed (file_id);
     CREATE UNIQUE INDEX removed_begun ON {s}.removed (file_id) WHERE ended_at IS NULL;
     """,
+    # 5: as many ranges and files as there may be.
+    _into_groups,
 )
 """Each step once released is never edited; the next change is a further step."""
 
@@ -236,7 +286,10 @@ def bring_up_to_date(connection: Connection, schema: str) -> None:
             ).format(name)
         )
         for version, step in enumerate(STEPS[done:], start=done + 1):
-            cursor.execute(sql.SQL(step).format(s=name))
+            if isinstance(step, str):
+                cursor.execute(sql.SQL(step).format(s=name))
+            else:
+                step(cursor, name)
             cursor.execute(sql.SQL("INSERT INTO {}.schema_versions VALUES (%s)").format(name), [version])
 
 
