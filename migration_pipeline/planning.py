@@ -106,6 +106,9 @@ class _CountedIndex:
     def bounds(self) -> tuple[ProfileId, ProfileId] | None:
         return self._index.bounds()
 
+    def count(self, *, after: ProfileId | None) -> int:
+        return self._index.count(after=after)
+
     def blocks(self, *, after: ProfileId | None, profiles: int) -> Iterator[Block]:
         known = self._ledger.counts.blocks(self._counting, after=after, profiles=profiles)
         last = after
@@ -130,11 +133,13 @@ def plan(settings: Settings) -> Planned:
     ):
         planned = list(ledger.ranges())
         sampled = sample(index, documents, url_rules(settings))
-        at, stock = measure(range_size(settings), sampled), stock_of(settings, ledger)
+        profiles = sum(item.profiles for item in planned) + index.count(after=planned[-1].last if planned else None)
+        size, stock = range_size(settings).for_so_many(profiles, sampled.files_per_profile), stock_of(settings, ledger)
+        at = measure(size, sampled)
         if isinstance(stock, str):
             new = list(plan_ranges(index, planned, at))
             return Planned(planned + new, new, at, sampled, why_sampled=stock)
-        at = counted(at, range_size(settings), stock.counting.totals)
+        at = counted(at, size, stock.counting.totals)
         new = list(plan_ranges(_CountedIndex(index, ledger, stock.counting), planned, at))
     return Planned(planned + new, new, at, sampled, stock)
 

@@ -321,7 +321,7 @@ def charged(settings: Settings) -> Prices:
 
 def range_size(settings: Settings) -> RangeSize:
     """How large ranges are to be."""
-    return RangeSize(settings.plan.profiles_per_range, settings.plan.files_per_range)
+    return RangeSize(settings.plan.profiles_per_range, settings.plan.files_per_range, settings.plan.ranges)
 
 
 def bucket_urls(settings: Settings) -> list[str]:

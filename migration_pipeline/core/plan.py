@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import sqrt
+from math import ceil, sqrt
 from statistics import fmean, pstdev
 
 from migration_pipeline.core.count import Totals
@@ -16,6 +16,7 @@ _LEEWAY, _BY_CHANCE = 0.25, 3.0
 """A range may hold so much more files than an average one, or so many standard deviations of a range of profiles drawn
 at random, so that chance alone does not make ranges smaller."""
 _BLOCKS = 20  # that a range is made of, where its size has such a divisor
+_ROUND = 100
 _SHORT_DIGITS, _LONG_DIGITS = 10, 19  # 19 hold every bigint
 _SHORT_IDS_END = 10**9  # leaves room to grow tenfold before text order would break
 _SHOWN = 36  # characters of a text id in a partition's key: a whole uuid
@@ -23,10 +24,24 @@ _SHOWN = 36  # characters of a text id in a partition's key: a whole uuid
 
 @dataclass(frozen=True, slots=True)
 class RangeSize:
-    """How large ranges are to be: whichever bound is met first."""
+    """How large ranges are to be: whichever bound is met first.
+
+    Attributes:
+        ranges: about so many in all at most: what shows them has its limits.
+    """
 
     profiles: int = 1000
     files: int = 50_000
+    ranges: int = 5000
+
+    def for_so_many(self, profiles: int, files_per_profile: float) -> "RangeSize":
+        """These bounds or, where they would make too many ranges of all profiles, wider ones."""
+        least = -(-profiles // self.ranges)
+        if least <= min(self.profiles, self.files / files_per_profile if files_per_profile else self.profiles):
+            return self
+        if least > _ROUND:  # a size with many divisors: ranges are made of blocks that divide it
+            least = -(-least // _ROUND) * _ROUND
+        return replace(self, profiles=max(self.profiles, least), files=max(self.files, ceil(least * files_per_profile)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,9 @@ class ProfileIndex(Protocol):
     def bounds(self) -> tuple[ProfileId, ProfileId] | None:
         """The lowest and the highest id; `None` for an empty table."""
 
+    def count(self, *, after: ProfileId | None) -> int:
+        """How many profiles there are above `after`."""
+
     def blocks(self, *, after: ProfileId | None, profiles: int) -> Iterator[Block]:
         """All profiles above `after` in id order, in blocks of so many; one pass, and no value leaves the database."""
 

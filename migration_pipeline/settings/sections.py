@@ -105,6 +105,9 @@ class Plan(_Section):
 
     profiles_per_range: int = Field(default=1000, ge=1, description="Profiles of one range at most.")
     files_per_range: int = Field(default=50_000, ge=1, description="Files of one range, by a sample, at most.")
+    ranges: int = Field(
+        default=5000, ge=1, description="About so many ranges at most; where there would be more, each holds more."
+    )
 
 
 class Copy(_Section):

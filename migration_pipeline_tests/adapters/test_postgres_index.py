@@ -15,6 +15,8 @@ from migration_pipeline.core.plan_ports import Block
 from migration_pipeline.sandbox import Sandbox
 
 ROWS = 1003
+WEIGHT = 12 + 20 + 4 + 3
+"""Bytes of a row's own columns: json and jsonb as they are in memory, in words; text and a list as they are written."""
 
 
 @pytest.fixture(scope="module")
@@ -46,17 +48,35 @@ def index(url: str) -> Iterator[PostgresIndex]:
 def test_blocks_tile_the_table_and_weigh_what_may_have_to_move(index: PostgresIndex) -> None:
     blocks = list(index.blocks(after=None, profiles=10))
     assert [block.profiles for block in blocks] == [10] * 100 + [4]
-    # A row's own columns: 6 bytes of json, 3 of jsonb, 4 of text, 3 of a list.
-    assert blocks[0] == Block(1, 90, 10, 7 * 16)  # the first holds nothing, one is deleted, one flagged
-    assert blocks[1] == Block(100, 190, 10, 160)
-    assert blocks[-1] == Block(10_000, 10_030, 4, 64)
+    assert blocks[0] == Block(1, 90, 10, 7 * WEIGHT)  # the first holds nothing, one is deleted, one flagged
+    assert blocks[1] == Block(100, 190, 10, 10 * WEIGHT)
+    assert blocks[-1] == Block(10_000, 10_030, 4, 4 * WEIGHT)
     assert all(earlier.last < later.first for earlier, later in pairwise(blocks))
-    assert index.weigh([1, 10, 20, 30, 40, 5]) == {1: 0, 10: 16, 20: 0, 30: 0, 40: 16}
+    assert index.weigh([1, 10, 20, 30, 40, 5]) == {1: 0, 10: WEIGHT, 20: 0, 30: 0, 40: WEIGHT}
 
 
 def test_blocks_go_on_after_an_id(index: PostgresIndex) -> None:
-    assert list(index.blocks(after=10_010, profiles=1)) == [Block(10_020, 10_020, 1, 16), Block(10_030, 10_030, 1, 16)]
+    assert list(index.blocks(after=10_010, profiles=1)) == [
+        Block(10_020, 10_020, 1, WEIGHT), Block(10_030, 10_030, 1, WEIGHT)
+    ]  # fmt: skip
     assert list(index.blocks(after=10_030, profiles=5)) == []
+
+
+def test_profiles_are_counted(index: PostgresIndex) -> None:
+    assert [index.count(after=None), index.count(after=10), index.count(after=10_030)] == [ROWS + 1, ROWS - 1, 0]
+
+
+def test_what_is_compressed_weighs_as_much_as_what_is_not(url: str) -> None:
+    with psycopg.connect(url) as connection:
+        connection.execute("CREATE TABLE long (id bigint PRIMARY KEY, photos jsonb, more json, moved timestamptz)")
+        connection.execute("ALTER TABLE long ALTER photos SET STORAGE external, ALTER more SET STORAGE external")
+        insert = "INSERT INTO long SELECT %s, to_jsonb(t), to_json(t) FROM repeat('https://example.com/', 1000) AS t"
+        connection.execute(insert, [1])
+        connection.execute("ALTER TABLE long ALTER photos SET STORAGE main, ALTER more SET STORAGE main")
+        connection.execute(insert, [2])
+    with closing(PostgresIndex(url, profiles=ProfileTable("long", "id", ["photos", "more"], "moved"))) as opened:
+        weights = opened.weigh([1, 2])
+    assert weights[1] == weights[2] > 2 * 20_000
 
 
 def test_a_sample_is_spread_over_the_table(index: PostgresIndex) -> None:

@@ -75,6 +75,24 @@ def test_neither_bound_is_exceeded(profiles: int, files: int, per: int) -> None:
     assert {item.profiles for item in ranges} == {per}
 
 
+@pytest.mark.parametrize(
+    ("size", "profiles", "each", "made"),
+    [
+        (RangeSize(), 5_000_000, 20.0, RangeSize()),  # just so many
+        (RangeSize(), 10_000_000, 20.0, RangeSize(2000, 50_000)),
+        (RangeSize(), 10_000_001, 20.0, RangeSize(2100, 50_000)),
+        (RangeSize(), 10_000_000, 100.0, RangeSize(2000, 200_000)),
+        (RangeSize(1000, 500), 2_000_000, 10.0, RangeSize(1000, 4000)),  # it is the files that make them many
+        (RangeSize(1, 50_000, ranges=50), 80, 20.0, RangeSize(2, 50_000, ranges=50)),
+        (RangeSize(), 10_000_000, 0.0, RangeSize(2000, 50_000)),  # a sample without a file
+    ],
+)
+def test_ranges_grow_where_there_would_be_too_many(
+    size: RangeSize, profiles: int, each: float, made: RangeSize
+) -> None:
+    assert size.for_so_many(profiles, each) == made
+
+
 def test_profiles_of_many_files_get_ranges_of_fewer_profiles() -> None:
     heavy, light = 40, 10
     bytes_ = {id_: 100 * (heavy if id_ < 1000 else light) for id_ in range(4000)}

@@ -61,6 +61,9 @@ def test_a_plan_says_what_there_is_and_writes_nothing(make_world: MakeWorld) -> 
         text for text in (done.stdout, done.stderr) for secret in (*world.app.secrets, "sig=") if secret in text
     ]
 
+    fewer = world.command("plan", "--json", MIGRATION_PLAN__RANGES="3", **reader(world))
+    assert (json.loads(fewer.stdout)["ranges"], json.loads(fewer.stdout)["profiles_per_range"]) == (3, 20)
+
     shown = world.command("plan", **reader(world))
     assert (shown.returncode, "Nothing was kept." in shown.stdout) == (0, True), shown.stderr
     assert everything(world) == before
