@@ -3,6 +3,7 @@
 import dagster as dg
 
 from migration_pipeline.defs.alerts import alerts
+from migration_pipeline.defs.archive import archive_job, archived_ranges
 from migration_pipeline.defs.cutover import JOBS as CUTOVER_JOBS
 from migration_pipeline.defs.cutover import cutover
 from migration_pipeline.defs.decommission import decommission_job, decommissioned_source
@@ -45,6 +46,7 @@ defs = dg.Definitions(
         erased_copies,
         audited_references,
         decommissioned_source,
+        archived_ranges,
         orders,
         cutover,
         forgotten_runs,
@@ -57,6 +59,7 @@ defs = dg.Definitions(
         audit_job,
         rollback_job,
         decommission_job,
+        archive_job,
         forget_job,
         *OPERATOR_JOBS,
         *CUTOVER_JOBS,

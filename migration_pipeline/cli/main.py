@@ -15,6 +15,7 @@ from typing import NoReturn
 import click
 
 from migration_pipeline.cli.alerts import alerts
+from migration_pipeline.cli.archive import archive
 from migration_pipeline.cli.control import acts, limits, pause, resume, workers
 from migration_pipeline.cli.cutover import cutover
 from migration_pipeline.cli.decommission import decommission
@@ -159,6 +160,6 @@ def _tell(*, json_: bool) -> Callable[[str], None]:
 
 for _command in (
     doctor, alerts, pause, resume, limits, workers, acts, dead_letters, inventory, plan, cutover, sweep, erase, audit,
-    rollback, decommission, report,
+    rollback, decommission, report, archive,
 ):  # fmt: skip
     main.add_command(_command)

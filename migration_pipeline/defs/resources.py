@@ -26,6 +26,7 @@ from migration_pipeline.core.sweep import Swept
 from migration_pipeline.core.transfer import Transferred
 from migration_pipeline.cutover import Stand
 from migration_pipeline.planning import Planned
+from migration_pipeline.report.archive import Archived, archive
 from migration_pipeline.report.writing import Report, write
 from migration_pipeline.settings import Retention, load
 from migration_pipeline.standing import keep_metrics, look
@@ -117,6 +118,10 @@ class Migration(dg.ConfigurableResource):  # type: ignore[type-arg] # the resour
         if unknown:
             raise Fatal(f"no such range: {', '.join(unknown)}.", setting="ranges")
         return upkeep.remove_from_source(settings, keys, apply=apply, who=who, why=why, say=say)
+
+    def archive(self, folder: Path, *, apply: bool, who: str, why: str, say: Say) -> Archived:
+        """Export rows of finished ranges and drop them; see `report.archive.archive`."""
+        return archive(load(), folder, apply=apply, who=who, why=why, say=say)
 
     def roll_back(self, range_key: str) -> RolledBack:
         """Re-point a range's references to the source."""

@@ -1,18 +1,17 @@
 """The ledger as Parquet files, each written in batches: memory does not grow with the number of files."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from migration_pipeline.adapters.ledger.exports import FileRow, LedgerExports, LetterRow
 from migration_pipeline.adapters.ledger.overview import RangeState
 from migration_pipeline.report.course import Course
 from migration_pipeline.report.folder import Folder
+from migration_pipeline.report.parquet import moments, write_batches
 from migration_pipeline.report.tally import Tally
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pandas as pd
 
 _MOST_LETTERS = 50
@@ -26,8 +25,8 @@ def write_files(exports: LedgerExports, folder: Folder) -> Tally:
     schema = pa.schema([
         ("container", pa.string()), ("blob", pa.string()), ("outcome", pa.string()), ("size_bytes", pa.int64()),
         ("md5", pa.string()), ("etag", pa.string()), ("source_etag", pa.string()), ("attempts", pa.int32()),
-        ("ended_at", _moments()), ("made_by_migration", pa.bool_()), ("waived", pa.bool_()),
-        ("removed_at", _moments()), ("removed_how", pa.string()),
+        ("ended_at", moments()), ("made_by_migration", pa.bool_()), ("waived", pa.bool_()),
+        ("removed_at", moments()), ("removed_how", pa.string()),
     ])  # fmt: skip
     tally = Tally()
 
@@ -39,7 +38,7 @@ def write_files(exports: LedgerExports, folder: Folder) -> Tally:
         return found
 
     name = "files.parquet"
-    rows = _stream(folder.begin(name), schema, exports.files(), columns)
+    rows = write_batches(folder.begin(name), schema, exports.files(), columns)
     folder.ended(name, "every file, with the evidence that its copy is equal", rows)
     return tally
 
@@ -50,8 +49,8 @@ def write_letters(exports: LedgerExports, folder: Folder, *, waived: bool) -> li
 
     schema = pa.schema([
         ("container", pa.string()), ("blob", pa.string()), ("outcome", pa.string()), ("message", pa.string()),
-        ("attempts", pa.int32()), ("ended_at", _moments()), ("ranges", pa.list_(pa.string())),
-        ("profiles", pa.int64()), ("a_profile", pa.string()), ("waived_at", _moments()), ("waived_by", pa.string()),
+        ("attempts", pa.int32()), ("ended_at", moments()), ("ranges", pa.list_(pa.string())),
+        ("profiles", pa.int64()), ("a_profile", pa.string()), ("waived_at", moments()), ("waived_by", pa.string()),
         ("waived_why", pa.string()),
     ])  # fmt: skip
     shown: list[LetterRow] = []
@@ -62,7 +61,7 @@ def write_letters(exports: LedgerExports, folder: Folder, *, waived: bool) -> li
 
     name = "waivers.parquet" if waived else "dead_letters.parquet"
     what = "files that operators let profiles go on without" if waived else "files that could not be copied, and wait"
-    rows = _stream(folder.begin(name), schema, exports.letters(waived=waived), columns)
+    rows = write_batches(folder.begin(name), schema, exports.letters(waived=waived), columns)
     folder.ended(name, what, rows)
     return shown
 
@@ -108,28 +107,3 @@ def _flat(state: RangeState) -> dict[str, Any]:
 def _write(table: "pd.DataFrame", folder: Folder, name: str, what: str) -> None:
     table.to_parquet(folder.begin(name), engine="pyarrow", compression="zstd", index=False)
     folder.ended(name, what, len(table))
-
-
-def _stream(
-    path: "Path",
-    schema: Any,  # noqa: ANN401 - pyarrow has no types
-    batches: Iterable[Sequence[Any]],
-    columns: Callable[[Any], list[Sequence[Any]]],
-) -> int:
-    import pyarrow as pa  # noqa: PLC0415 - as above
-    import pyarrow.parquet as pq  # noqa: PLC0415 - as above
-
-    written = 0
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for batch in batches:
-            arrays = [pa.array(column, kind) for column, kind in zip(columns(batch), schema.types, strict=True)]
-            # One group of rows for each batch.
-            writer.write_table(pa.Table.from_arrays(arrays, schema=schema), row_group_size=len(batch))
-            written += len(batch)
-    return written
-
-
-def _moments() -> Any:  # noqa: ANN401 - pyarrow has no types
-    import pyarrow as pa  # noqa: PLC0415 - as above
-
-    return pa.timestamp("us", tz="UTC")

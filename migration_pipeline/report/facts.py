@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
+from migration_pipeline.adapters.ledger.archive import Archive
 from migration_pipeline.adapters.ledger.exports import Entered, LetterRow, Totals
 from migration_pipeline.adapters.ledger.inventory import Listing
 from migration_pipeline.adapters.ledger.overview import Act, RangeState
@@ -59,6 +60,7 @@ class Facts:
         tally: of every file.
         entered: phases of the cut-over, on the way there and back.
         found: the newest inventory beside the references, of `listing`, where there is one.
+        archives: what rows were exported to and dropped before; `tally` lacks them.
         acts: of operators, the newest first; `totals.acts` says how many there are.
         expected: when the ranges were planned, where that was kept.
         prices: by the settings as they are now.
@@ -77,6 +79,7 @@ class Facts:
     listing: Listing | None
     found: Found | None
     removed: RemovedTotals
+    archives: Sequence[Archive]
     acts: Sequence[Act]
     expected: Expected | None
     prices: Prices
@@ -116,6 +119,7 @@ def gather(settings: Settings, ledger: PostgresLedger, tally: Tally, letters: Le
         listing=ledger.inventory.newest_listing(settings.source.containers),
         found=kept.found if kept is not None else None,
         removed=ledger.removal.totals(),
+        archives=ledger.archive.archives(),
         acts=overview.acts(limit=_ACTS),
         expected=ledger.expected(),
         prices=charged(settings),

@@ -55,13 +55,18 @@ class Folder:
         self.kept.append(kept)
         return kept
 
-    def put_in_place(self) -> None:
-        """Give all files their names, in the order in which they were begun."""
-        sums = "".join(f"{kept.sha256}  {kept.name}\n" for kept in self.kept)
-        self.begin(SUMS).write_text(sums, encoding="utf-8")
+    def put_in_place(self, sums: str = SUMS) -> None:
+        """Give all files their names, in the order in which they were begun, and theirs digests in one more."""
+        lines = [f"{kept.sha256}  {kept.name}\n" for kept in self.kept if kept.name in self._names]
+        self.begin(sums).write_text("".join(lines), encoding="utf-8")
         for name in self._names:
             self._partial(name).replace(self.path / name)
         self._names.clear()
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)  # their names as well outlive a machine that goes down now
+        finally:
+            os.close(descriptor)
 
     def clear(self) -> None:
         """Remove what is half written."""

@@ -90,6 +90,7 @@ def sections(facts: Facts, kept: Sequence[Kept]) -> list[Section]:
         _cutover(facts),
         _inventory(facts),
         _removed(facts),
+        *_archived(facts),
         _acts(facts),
         _files(kept),
         _settings(facts),
@@ -309,6 +310,17 @@ def _removed(facts: Facts) -> Section:
         what = counted(facts.totals.erased, "object", "was", "were")
         said.append(f"{what} removed from S3, because users had deleted what they showed.")
     return Section("Removed", said, tables)
+
+
+def _archived(facts: Facts) -> list[Section]:
+    if not facts.archives:
+        return []
+    said = (
+        "Rows of finished ranges were exported to these files before, and dropped from the ledger. Their files are in "
+        "no other table of this report; profiles, ranges, files copied and bytes count them."
+    )
+    rows: list[Row] = [[Code(item.name), count(item.ranges), moment(item.at)] for item in facts.archives]
+    return [Section("Archived before", [said], [Table(["file", "ranges", "when"], rows, numbers={1})])]
 
 
 def _acts(facts: Facts) -> Section:

@@ -171,3 +171,17 @@ def test_a_ledger_of_before_is_moved_into_groups_and_counted(url: str) -> None:
         assert ledger.tallies.outcomes() == [("copied", 5, 45, 2.0), ("not tried", 1, 0, 2.0)]
         _want(ledger, NEXT, SourceFile("photos", "new.jpg"))
         assert _same(ledger)
+
+
+def test_a_file_that_another_group_needs_outlives_the_first(ledger: PostgresLedger) -> None:
+    ledger.add_ranges([NEXT])
+    _want(ledger, LAST, *FILES[:3])
+    _want(ledger, NEXT, *FILES[2:5])
+    with ledger.transaction():
+        assert ledger.archive.drop(0, "first") == 2
+    assert _tables(ledger) == {"wanted_1": 3}
+    assert {blob for (blob,) in ledger.query("SELECT blob FROM {s}.files")} == {file.blob for file in FILES[2:5]}
+    with ledger.transaction():
+        assert ledger.archive.drop(1, "second") == 3
+    assert ledger.query("SELECT FROM {s}.files") == []
+    assert [item.name for item in ledger.archive.archives()] == ["first", "second"]

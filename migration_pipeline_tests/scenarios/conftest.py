@@ -5,8 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from migration_pipeline.sandbox import Sandbox
 from migration_pipeline.sandbox.app import ALIAS_HOST, App, AppSize, AppStores, create_app, settings_toml
 from migration_pipeline.sandbox.photo_files import PHOTOS
 from migration_pipeline_tests import independent
+from migration_pipeline_tests.scenarios.frozen import Frozen, MakeFrozen, frozen_app, opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,3 +108,18 @@ def ledger_text(world: World) -> str:
         for table in ("ranges", "files", "wanted"):
             rows += connection.execute(f"SELECT t::text FROM migration.{table} t").fetchall()
         return "\n".join(row[0] for row in rows)
+
+
+@pytest.fixture
+def make_frozen(sandbox: Sandbox, tmp_path: Path) -> Iterator[MakeFrozen]:
+    """Makes an app that is migrated and audited."""
+    with ExitStack() as stack:
+
+        def make(profiles: int = 6, per_range: int = 3, **more: Any) -> Frozen:
+            app = frozen_app(sandbox, tmp_path, profiles=profiles, per_range=per_range, **more)
+            made = stack.enter_context(opened(app))
+            made.migrate()
+            made.audit()
+            return made
+
+        yield make

@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,24 +27,9 @@ from migration_pipeline.sandbox.fault_proxy import Fault, FaultProxy
 from migration_pipeline.settings import load
 from migration_pipeline.stores import open_ledger
 from migration_pipeline_tests import independent
-from migration_pipeline_tests.scenarios.frozen import Frozen, MakeFrozen, frozen_app, opened
+from migration_pipeline_tests.scenarios.frozen import MakeFrozen, frozen_app, opened
 from migration_pipeline_tests.scenarios.test_interruptions import cut_off
 from migration_pipeline_tests.scenarios.watched import Cut, Watch
-
-
-@pytest.fixture
-def make_frozen(sandbox: Sandbox, tmp_path: Path) -> Iterator[MakeFrozen]:
-    """Makes an app that is migrated and audited."""
-    with ExitStack() as stack:
-
-        def make(profiles: int = 6, per_range: int = 3, **more: Any) -> Frozen:
-            app = frozen_app(sandbox, tmp_path, profiles=profiles, per_range=per_range, **more)
-            made = stack.enter_context(opened(app))
-            made.migrate()
-            made.audit()
-            return made
-
-        yield make
 
 
 def before(name: str, act: Callable[[], None], *, times: int = 1) -> Watch:

@@ -1,4 +1,4 @@
-"""Groups of ranges: `wanted` has a table for each, so that a range's work costs the same however many files there are."""
+"""Groups of ranges, each with a table of `wanted`: a range's work costs the same however many files there are."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -48,7 +48,8 @@ def make_tables(cursor: _Cursor, schema: sql.Identifier, range_ids: Iterable[int
 
 def _there(cursor: _Cursor, schema: sql.Identifier) -> set[int]:
     cursor.execute(
-        "SELECT child.relname FROM pg_inherits JOIN pg_class child ON child.oid = inhrelid WHERE inhparent = %s::regclass",
+        "SELECT child.relname FROM pg_inherits JOIN pg_class child ON child.oid = inhrelid"
+        " WHERE inhparent = %s::regclass",
         [f"{schema.as_string(cursor)}.wanted"],
     )
     return {int(name.removeprefix("wanted_")) for (name,) in cursor.fetchall()}

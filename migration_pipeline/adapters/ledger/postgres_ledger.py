@@ -10,6 +10,7 @@ from psycopg import errors, sql
 from psycopg.types.json import Jsonb
 
 from migration_pipeline.adapters.ledger import groups, tallies
+from migration_pipeline.adapters.ledger.archive import LedgerArchive
 from migration_pipeline.adapters.ledger.control import LedgerControl
 from migration_pipeline.adapters.ledger.counts import LedgerCounts
 from migration_pipeline.adapters.ledger.exports import LedgerExports
@@ -70,6 +71,7 @@ class PostgresLedger:
         self.orphans = LedgerOrphans(self._in_transaction, self.query, schema)
         self.removal = LedgerRemoval(self._in_transaction, self.query, url, schema, self.held)
         self.exports = LedgerExports(self.query, self._stream)
+        self.archive = LedgerArchive(self.query, self._stream, self.removal)
         self._connection = connect(url, setting=SETTING)
         try:
             with translated("ledger.schema"):
@@ -195,10 +197,15 @@ class PostgresLedger:
         return f"migration_pipeline range {self._schema} {range_key}"
 
     def find(self, files: Sequence[SourceFile]) -> Mapping[SourceFile, KnownFile]:
-        """Those of the files that any range knows."""
+        """Those of the files that any range knows, or knew before it was archived."""
         rows = self.query(
-            f"SELECT container, blob, {KNOWN} FROM {{s}}.files WHERE file_id = ANY(%s)",  # noqa: S608 - of a constant
-            [[file.file_id for file in files]],
+            f"SELECT container, blob, {KNOWN} FROM {{s}}.files WHERE file_id = ANY(%(files)s)"  # noqa: S608 - of a constant
+            " UNION ALL (SELECT DISTINCT ON (file_id) container, blob,"
+            " CASE WHEN ours THEN 'copied' ELSE 'already_there' END, false, false, size_bytes, md5, target_etag,"
+            " source_etag FROM {s}.removed m WHERE file_id = ANY(%(files)s) AND ours IS NOT NULL"
+            " AND NOT EXISTS (SELECT FROM {s}.files f WHERE f.file_id = m.file_id)"
+            " ORDER BY file_id, removed_id DESC)",
+            {"files": [file.file_id for file in files]},
         )
         return {SourceFile(*row[:2]): known_file(*row[2:]) for row in rows}
 
@@ -283,6 +290,9 @@ class PostgresLedger:
                     [file.file_id],
                 )
                 tallies.put_in(cursor, schema, tallies.NOBODY, [file.file_id])
+                cursor.execute(
+                    self._sql("UPDATE {s}.removed SET ours = NULL, versions = NULL WHERE file_id = %s"), [file.file_id]
+                )
 
     def remembered(self, name: str) -> Any:  # noqa: ANN401 - any JSON value
         """What was kept under a name; `None` where nothing was."""
@@ -310,6 +320,12 @@ class PostgresLedger:
         """Have all questions answered as of one moment, and write nothing meanwhile."""
         with translated("ledger.schema"), self._connection.transaction():
             self._connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            yield
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Have everything that is asked and written meanwhile hold together, or not at all."""
+        with translated("ledger.schema"), self._connection.transaction():
             yield
 
     def now(self) -> datetime:

@@ -90,15 +90,9 @@ class PostgresRangeLedger:
                     copy.write_row((
                         str(wish.profile_id), file.file_id, file.container, file.blob, wish.spelling, wish.had_query,
                     ))  # fmt: skip
-            # In one order everywhere: two ranges that share files then wait for each other, and never in a ring.
-            cursor.execute(
-                self._sql(
-                    "INSERT INTO {s}.files (file_id, container, blob)"
-                    " SELECT DISTINCT file_id, container, blob FROM wanted_now ORDER BY file_id ON CONFLICT DO NOTHING"
-                    " RETURNING file_id"
-                )
-            )
-            tallies.put_in(cursor, self._schema, self._bounds.ordinal, [file_id for (file_id,) in cursor])
+            cursor.execute(self._sql(_NOTE))
+            new = [file_id for file_id, outcome in cursor if outcome is None]
+            tallies.put_in(cursor, self._schema, self._bounds.ordinal, new)
             # The first spelling stays: it is the one from before anything was re-pointed.
             cursor.execute(
                 self._sql(
@@ -348,6 +342,19 @@ class PostgresRangeLedger:
         return sql.SQL(text).format(s=self._schema)
 
 
+# In one order everywhere: two ranges that share files then wait for each other, and never in a ring. Where a file's row
+# was archived and its blob is gone, the record of its removal says that S3 has it; such a file was counted once.
+_NOTE = """
+    INSERT INTO {s}.files
+        (file_id, container, blob, outcome, size_bytes, md5, etag, source_etag, ended_at, ours, versions)
+    SELECT n.file_id, n.container, n.blob, CASE WHEN m.ours THEN 'copied' WHEN NOT m.ours THEN 'already_there' END,
+        coalesce(m.size_bytes, 0), m.md5, m.target_etag, m.source_etag, m.ended_at, coalesce(m.ours, false),
+        coalesce(m.versions, '{{}}')
+    FROM (SELECT DISTINCT file_id, container, blob FROM wanted_now) n
+    LEFT JOIN LATERAL (SELECT * FROM {s}.removed m WHERE m.file_id = n.file_id AND m.ours IS NOT NULL
+        ORDER BY removed_id DESC LIMIT 1) m ON true
+    ORDER BY n.file_id ON CONFLICT DO NOTHING RETURNING file_id, outcome
+"""
 # A failure leaves the evidence of an older copy alone. An object is ours if we made it, or if it came to be after we
 # first wanted the file and holds the same bytes: a copy of which the answer, or our process, was lost.
 _RECORD = """

@@ -1,4 +1,4 @@
-"""Files counted by outcome and size, changed with the files themselves: no question of how many needs to look at all."""
+"""Files counted by outcome and size, as they change: no question of how many needs to look at all of them."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
