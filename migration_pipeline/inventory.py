@@ -21,7 +21,7 @@ from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
 from migration_pipeline.core.control import Listener, Say
 from migration_pipeline.core.copy_file import Copier
 from migration_pipeline.core.count import Counted, count
-from migration_pipeline.core.each import ask_each
+from migration_pipeline.core.each import ask_each, make_sure
 from migration_pipeline.core.errors import Fatal, MigrationError
 from migration_pipeline.core.inventory import Found, Listed
 from migration_pipeline.core.large_file import worst
@@ -322,8 +322,7 @@ def _copied(
 
     async def copy_all() -> Transferred:
         async with stores.open_byte_stores() as (source, target):
-            await source.check()
-            await target.check()
+            await make_sure(source, target)
             return await transfer(wanted, Copier(source, target, rules, copy_limits(settings)), record, listener)
 
     return stores.run(copy_all())

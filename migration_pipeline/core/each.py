@@ -1,11 +1,12 @@
-"""Asking a store about many things, so many at a time."""
+"""Asking stores, again after passing errors, and about many things so many at a time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 from migration_pipeline.core.copy_file import pause
-from migration_pipeline.core.errors import Transient
+from migration_pipeline.core.errors import Transient, Unreachable
+from migration_pipeline.core.ports import SourceStore, TargetStore
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -38,10 +39,23 @@ async def ask_each(items: Iterable[T], ask: Callable[[T], Awaitable[R]], *, at_o
     return answers
 
 
+async def make_sure(*stores: SourceStore | TargetStore) -> None:
+    """Find out that stores can be used at all, before thousands of files fail one by one.
+
+    Raises:
+        Unreachable: one gives no answer, each time that it is asked.
+        Fatal: it refuses us.
+    """
+    for store in stores:
+        await _again(store.check)
+
+
 async def _again(ask: Callable[[], Awaitable[R]]) -> R:
     for attempt in range(1, _TRIES):
         try:
             return await ask()
         except Transient as error:
             await asyncio.sleep(pause(attempt, error.retry_after))
+        except Unreachable:
+            await asyncio.sleep(pause(attempt, None))
     return await ask()

@@ -12,6 +12,7 @@ from migration_pipeline.core.confirm import Confirmed, confirm
 from migration_pipeline.core.control import Listener, Say, StandingOrders
 from migration_pipeline.core.copy_file import Copier, CopyLimits
 from migration_pipeline.core.discover import Discovered, discover
+from migration_pipeline.core.each import make_sure
 from migration_pipeline.core.model import ProfileRange, Rewritten
 from migration_pipeline.core.ports import (
     DocumentStore,
@@ -185,9 +186,7 @@ def _transfer(stores: Stores, ledger: RangeLedger, limits: CopyLimits, listener:
 
     async def copy_all() -> Transferred:
         async with stores.open_byte_stores() as (source, target):
-            # A store that refuses us altogether is found out here, before thousands of files fail one by one.
-            await source.check()
-            await target.check()
+            await make_sure(source, target)
             return await transfer(wanted, Copier(source, target, stores.urls, limits), ledger.record, listener)
 
     return stores.run(copy_all())

@@ -71,7 +71,7 @@ class SourceStore(Protocol):
     """The store that files come from; nothing is ever written to it."""
 
     async def check(self) -> None:
-        """Raise `Fatal` where no container can be read."""
+        """Raise `Unreachable` where nobody answers, and `Fatal` where a container cannot be read."""
 
     async def read(self, file: SourceFile, *, whole_up_to: int, admit: Admit) -> SourceBlob:
         """Read a blob: whole if it has at most `whole_up_to` bytes, else its properties only.
@@ -125,7 +125,7 @@ class TargetStore(Protocol):
     """The store that files go to. Writes only create: nothing is replaced but, where asked, a copy of our own."""
 
     async def check(self) -> None:
-        """Raise `Fatal` where the bucket is missing or refuses us."""
+        """Raise `Unreachable` where nobody answers, and `Fatal` where the bucket is missing or refuses us."""
 
     async def create(
         self, key: str, body: bytes, md5: bytes, headers: FileHeaders, *, replaces: str | None = None

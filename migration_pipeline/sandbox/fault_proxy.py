@@ -64,6 +64,7 @@ class FaultProxy:
         self.requests, self.newest = 0, ""
         self._upstream = upstream_port
         self._random = random.Random(seed)  # noqa: S311 - repeatable faults, not cryptography
+        self._serving: set[asyncio.Task[None] | None] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fault-proxy")
 
@@ -86,14 +87,19 @@ class FaultProxy:
 
     async def _close(self) -> None:
         self._server.close()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(0)
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+            # Who was just being let in, or let go, is a task only now.
+            await asyncio.sleep(0)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection of a client."""
         store: asyncio.StreamWriter | None = None
+        # The loop itself would let go of a connection whose client has hung up, while the store is still at work.
+        self._serving.add(asyncio.current_task())
         try:
             answers, store = await asyncio.open_connection("127.0.0.1", self._upstream, limit=_READ_LIMIT)
             while await self._exchange(reader, writer, answers, store):
@@ -101,6 +107,7 @@ class FaultProxy:
         except (OSError, EOFError, asyncio.CancelledError):
             pass  # either side hung up, as both may
         finally:
+            self._serving.discard(asyncio.current_task())
             for one in (writer, store):
                 if one is not None:
                     one.close()
@@ -166,7 +173,8 @@ class FaultProxy:
             case "reset":
                 _reset(writer)
             case "hang":
-                await asyncio.sleep(3600)
+                while await reader.read(_CHUNK):
+                    pass  # until the client has had enough: its connection, and the one to the store, end with that
             case "delay":
                 await asyncio.sleep(fault.seconds)
                 return None

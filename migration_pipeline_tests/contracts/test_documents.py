@@ -1,11 +1,13 @@
 """What every document store has to keep: Firestore (emulator and stand-in) and the Realtime Database."""
 
+import gc
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from typing import Any, Protocol
 from uuid import uuid4
 
+import firebase_admin
 import google.cloud.firestore
 import pytest
 import requests
@@ -282,6 +284,27 @@ def test_ids_that_no_node_can_have_are_nobodys(documents: Documents) -> None:
         return
     assert documents.store.read(["a.b", "a/b", "[1]", ""]) == {}
     assert documents.store.rewrite(["a#b", "$"], always(new), OURS).profiles == 0
+
+
+def test_what_is_closed_is_let_go(documents: Documents) -> None:
+    documents.put(1, {"photos": ["old:1"]})
+    gc.collect()
+    before = apps()
+    for _ in range(3):
+        open_and_close(documents)
+    gc.collect()
+    assert apps() == before
+
+
+def open_and_close(documents: Documents) -> None:
+    store: Any = documents.paced(UNBOUNDED)
+    assert list(store.read([1])[1]) == ["old:1"]
+    store.close()
+
+
+def apps() -> int:
+    """Apps of firebase-admin's, each with its client, that this process holds."""
+    return sum(isinstance(found, firebase_admin.App) for found in gc.get_objects())
 
 
 def test_writes_are_spaced() -> None:

@@ -21,6 +21,8 @@ from azure.storage.blob import BlobServiceClient, ContentSettings
 from migration_pipeline.adapters.azure.blob import AzureBlobSource, AzureCredentials
 from migration_pipeline.adapters.s3.target import Bucket, S3Target
 from migration_pipeline.core.copy_file import Copier, CopyLimits
+from migration_pipeline.core.each import make_sure
+from migration_pipeline.core.errors import Unreachable
 from migration_pipeline.core.model import CopyResult, Outcome, SourceFile, WantedFile
 from migration_pipeline.core.pace import Sleep
 from migration_pipeline.core.transfer import Transferred, transfer
@@ -193,3 +195,40 @@ def test_after_a_burst_the_old_pace_comes_back(sandbox: Sandbox, files: Files) -
     assert done.target_pace.overloads >= 16
     assert done.target_pace.lowest < 16
     assert done.target_pace.limit > done.target_pace.lowest
+
+
+class FirstOnes(list[Fault]):
+    """The first few requests fail, each in its own way; then none does."""
+
+    def __iter__(self) -> Iterator[Fault]:
+        return iter([self.pop(0)] if self else [])
+
+
+def test_a_store_that_stumbles_at_the_beginning_is_asked_again(sandbox: Sandbox, files: Files) -> None:
+    oops = Fault("status", answer="500 Oops\r\nContent-Length: 0\r\n\r\n")
+    make_sure_of(sandbox, files, [FirstOnes([Fault("status"), Fault("reset")]), FirstOnes([Fault("lost_reply"), oops])])
+
+
+def test_a_store_that_never_answers_is_unreachable_and_named(sandbox: Sandbox, files: Files) -> None:
+    with pytest.raises(Unreachable, match=r"source\.account_url"):
+        make_sure_of(sandbox, files, [[Fault("reset")], []])
+    with pytest.raises(Unreachable, match=r"target\.endpoint_url"):
+        make_sure_of(sandbox, files, [[], [Fault("status")]])
+
+
+def make_sure_of(sandbox: Sandbox, files: Files, faults_of: Sequence[Sequence[Fault]]) -> None:
+    """Ask both stores whether they can be used, with these faults before source and target."""
+    ports = [urlsplit(url).port or 0 for url in (sandbox.azure_account_url, sandbox.s3_endpoint_url)]
+    with FaultProxy(ports[0], faults_of[0]) as azure, FaultProxy(ports[1], faults_of[1]) as s3:
+        account = sandbox.azure_account_url.replace(f":{ports[0]}", f":{azure.port}")
+        bucket = Bucket(sandbox.bucket, "us-east-1", f"http://127.0.0.1:{s3.port}")
+
+        async def work() -> None:
+            credentials = AzureCredentials(sandbox.environment["AZURE_STORAGE_KEY"])
+            async with (
+                AzureBlobSource(account, [files.container], credentials, timeout=TIMEOUT) as source,
+                S3Target(bucket, timeout=TIMEOUT) as target,
+            ):
+                await make_sure(source, target)
+
+        asyncio.run(work())

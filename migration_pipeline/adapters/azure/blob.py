@@ -20,7 +20,7 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 from yarl import URL
 
-from migration_pipeline.core.errors import Fatal, MigrationError, Permanent, Transient
+from migration_pipeline.core.errors import Fatal, MigrationError, Permanent, Transient, Unreachable
 from migration_pipeline.core.model import FileHeaders, Outcome, SourceFile
 from migration_pipeline.core.ports import Admit, SourceBlob
 
@@ -131,7 +131,7 @@ class AzureBlobSource:
                 response = await self._answer(f"{self._account_url}/{quote(container)}?{query}", {})
                 response.release()
             except Transient as error:
-                raise Fatal(
+                raise Unreachable(
                     f"cannot reach {self._account_url}: {error}",
                     setting="source.account_url",
                     remedy="Check the URL and the network.",

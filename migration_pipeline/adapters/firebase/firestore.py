@@ -59,14 +59,21 @@ class FirestoreDocuments:
         Raises:
             Fatal: no credentials were found.
         """
-        self._client = _client(project_id)
+        self._app = connect(project_id, emulator=EMULATOR)
+        from firebase_admin import firestore  # noqa: PLC0415 - loaded already
+
+        self._client = firestore.client(self._app)
         self._writes = writes
         self._document = document
         self._fields = list(fields)
 
     def close(self) -> None:
         """Close the connection."""
+        import firebase_admin  # noqa: PLC0415 - loaded already
+
         self._client.close()
+        # firebase-admin keeps all apps that were not deleted, with their clients.
+        firebase_admin.delete_app(self._app)
 
     def read(self, profile_ids: Sequence[ProfileId]) -> Mapping[ProfileId, Sequence[str]]:
         return {
@@ -164,13 +171,6 @@ class FirestoreDocuments:
 def _can_be(text: str) -> bool:
     """Whether a document can have that id. With a slash in it, it would name a document below another profile's."""
     return text not in ("", ".", "..") and "/" not in text and not re.fullmatch(r"__.*__", text, re.DOTALL)
-
-
-def _client(project_id: str) -> Any:  # noqa: ANN401 - firebase-admin has no types
-    app = connect(project_id, emulator=EMULATOR)
-    from firebase_admin import firestore  # noqa: PLC0415 - loaded already
-
-    return firestore.client(app)
 
 
 def _translated(error: exceptions.GoogleAPIError) -> Exception:

@@ -18,7 +18,7 @@ from typing import Any, Self, TypeVar
 from migration_pipeline.adapters.s3.errors import REMEDIES, UNUSABLE, refused, translated
 from migration_pipeline.adapters.s3.headers import StoreAs, for_boto3, for_obstore, obstore_encryption
 from migration_pipeline.adapters.s3.upload import Condition, S3Upload, stale, uploads_under
-from migration_pipeline.core.errors import Fatal, Permanent, Transient
+from migration_pipeline.core.errors import Fatal, Permanent, Transient, Unreachable
 from migration_pipeline.core.model import FileHeaders
 from migration_pipeline.core.ports import KeyTaken, ObjectFacts, Receipt
 
@@ -256,7 +256,8 @@ class S3Target:
 
     def _unusable(self, error: Exception) -> Exception:
         """Why the bucket cannot be used at all; HEAD's answers have no body, so their status must do."""
-        status = getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode")
+        response = getattr(error, "response", None) or {}  # without an answer, there is none or it is None
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         if status in UNUSABLE:
             setting = UNUSABLE[status]
             said = f"S3 answered {status} for bucket {self._bucket.name!r}."
@@ -264,7 +265,7 @@ class S3Target:
         meaning, setting = translated(error), "target.endpoint_url"
         if isinstance(meaning, Transient):
             said = f"cannot use {self._bucket.endpoint_url or 'S3'}: {meaning}."
-            return Fatal(said, setting=setting, remedy=REMEDIES[setting])
+            return Unreachable(said, setting=setting, remedy=REMEDIES[setting])
         return meaning
 
 
