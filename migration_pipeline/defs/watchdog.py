@@ -13,6 +13,7 @@ from typing import NamedTuple
 import dagster as dg
 
 from migration_pipeline.core.errors import MigrationError
+from migration_pipeline.defs.given_up import ask_again
 from migration_pipeline.defs.migrated import SPECS, migrate_job
 from migration_pipeline.defs.ranges import profile_ranges_partitions
 from migration_pipeline.defs.resources import Migration
@@ -57,7 +58,8 @@ def suspects(idle: Iterable[str], since: Mapping[str, float], *, now: float) -> 
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
         "Gives up runs that seem to be at work and hold no range, so that Dagster runs their range again; and launches "
-        f"retries that Dagster lost, {MAX_TRIES} times at most."
+        f"retries that Dagster lost, {MAX_TRIES} times at most. Asks once for what is left of a backfill that Dagster "
+        "gave up."
     ),
 )
 def watchdog(context: dg.SensorEvaluationContext, migration: Migration) -> dg.SensorResult | dg.SkipReason:
@@ -68,9 +70,13 @@ def watchdog(context: dg.SensorEvaluationContext, migration: Migration) -> dg.Se
     lost = _with_lost_retries(instance, known)
     try:
         with migration.ledger() as ledger:
+            assert context.repository_def is not None  # noqa: S101 - Dagster gives it to every sensor
+            asked = ask_again(instance, context.repository_def, ledger)
             held = ledger.held(sorted({run.tags[_PARTITION] for run in (*started.values(), *lost)}))
     except MigrationError as error:
         return dg.SkipReason(str(error))
+    if asked:
+        context.log.warning("Dagster gave up a backfill: %s of its ranges are asked for again", len(asked))
     idle = [run_id for run_id, run in started.items() if run.tags[_PARTITION] not in held]
     found = suspects(idle, json.loads(context.cursor or "{}"), now=time.time())
     for run_id in found.dead:

@@ -7,6 +7,7 @@ import dagster as dg
 from dagster._core.test_utils import create_run_for_test
 
 from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
+from migration_pipeline.definitions import defs
 from migration_pipeline.defs.resources import Migration
 from migration_pipeline.defs.watchdog import GRACE_SECONDS, LOST_SECONDS, suspects, watchdog
 from migration_pipeline_tests.defs.conftest import KEY
@@ -15,7 +16,9 @@ TAGS = {"dagster/partition": KEY}
 
 
 def look(instance: dg.DagsterInstance, cursor: str | None = None) -> dg.SensorResult:
-    context = dg.build_sensor_context(instance=instance, cursor=cursor, resources={"migration": Migration()})
+    context = dg.build_sensor_context(
+        instance=instance, cursor=cursor, resources={"migration": Migration()}, definitions=defs
+    )
     result = watchdog(context)
     assert isinstance(result, dg.SensorResult), result
     return result
