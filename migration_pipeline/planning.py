@@ -10,7 +10,7 @@ from typing import NamedTuple
 from migration_pipeline.adapters.ledger.counts import Counting
 from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
 from migration_pipeline.core import estimate as estimating
-from migration_pipeline.core.estimate import Estimate, Speed
+from migration_pipeline.core.estimate import Compute, Estimate, Speed
 from migration_pipeline.core.inventory import Found
 from migration_pipeline.core.model import Outcome, Profile, ProfileId, ProfileRange, SourceFile
 from migration_pipeline.core.plan import Measure, counted, measure, plan_ranges
@@ -166,11 +166,11 @@ def estimate(settings: Settings, planned: Planned) -> tuple[Estimate, SampledFil
     """What the migration is to be expected to move, cost and take; the source is asked where there is no inventory."""
     prices = charged(settings)
     with closing(open_ledger(settings)) as ledger:
-        speed = _speed(settings, ledger)
+        speed, compute = _speed(settings, ledger), _compute(ledger)
     read_back, stock = settings.copy_.read_back, planned.stock
     if stock is not None:
         found, totals = stock.found, stock.counting.totals
-        expected = estimating.exact(found, totals, read_back=read_back, speed=speed, prices=prices)
+        expected = estimating.exact(found, totals, read_back=read_back, speed=speed, prices=prices, compute=compute)
         return expected, SampledFiles(examples=_examples(found))
 
     async def ask() -> SampledFiles:
@@ -179,7 +179,7 @@ def estimate(settings: Settings, planned: Planned) -> tuple[Estimate, SampledFil
 
     files = run(ask())
     expected = estimating.estimate(
-        planned.sampled, files, planned.profiles, read_back=read_back, speed=speed, prices=prices
+        planned.sampled, files, planned.profiles, read_back=read_back, speed=speed, prices=prices, compute=compute
     )
     return expected, files
 
@@ -206,6 +206,13 @@ def _speed(settings: Settings, ledger: PostgresLedger) -> Speed:
         bytes_per_second=settings.copy_.bytes_per_second,
         documents_per_second=None if settings.firebase.kind == "none" else settings.firebase.writes_per_second,
     )
+
+
+def _compute(ledger: PostgresLedger) -> Compute:
+    """By the newest run of each range, as far as that copied anything."""
+    reports = [state.report for state in ledger.overview.states() if state.report and state.report.get("copied")]
+    cpu_seconds = sum(sum(report.get("cpu_seconds", {}).values()) for report in reports)
+    return estimating.measured_compute(cpu_seconds, sum(report["copied"] for report in reports))
 
 
 def plan_more(settings: Settings, *, quiet: bool, at_most: int) -> tuple[list[str], int]:

@@ -309,13 +309,14 @@ def copy_limits(settings: Settings) -> CopyLimits:
 
 
 def charged(settings: Settings) -> Prices:
-    """What the stores charge."""
+    """What the stores charge, and what processors cost."""
     prices = settings.prices
     return Prices(
         prices.source_reads_per_10000,
         prices.source_egress_per_gigabyte,
         prices.target_writes_per_1000,
         prices.target_storage_per_gigabyte_month,
+        prices.compute_per_vcpu_hour,
     )
 
 

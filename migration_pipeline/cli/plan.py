@@ -8,7 +8,7 @@ from migration_pipeline.cli.show import as_json, honest, moment, print_json, pri
 from migration_pipeline.core.urls import UrlKind
 
 if TYPE_CHECKING:
-    from migration_pipeline.core.estimate import Estimate
+    from migration_pipeline.core.estimate import Estimate, Million
     from migration_pipeline.core.sample import SampledFiles
     from migration_pipeline.planning import Planned
 
@@ -40,7 +40,7 @@ def plan(apply_: bool, json_: bool) -> None:  # noqa: FBT001 - click's form
     if json_:
         print_json(_plain(planned, expected, files, applied=apply_))
         return
-    print_table(["", ""], [*_ranges(planned), *_rows(expected)])
+    print_table(["", ""], [*_ranges(planned), *_rows(expected), *_million(expected)])
     _print_examples(planned, files)
     if expected.exact_at is not None:
         click.echo(f"Exact, by the inventory of {moment(expected.exact_at)}; cost and duration follow from that.")
@@ -98,6 +98,22 @@ def _rows(expected: "Estimate") -> list[list[str]]:
     ]
 
 
+def _million(expected: "Estimate") -> list[list[str]]:
+    each = expected.million
+    if each is None:
+        return []
+    paid, asked = each.stores, each.requests
+    costs = (
+        f"reads {paid.reads:,.2f}, egress {paid.egress:,.2f}, writes {paid.writes:,.2f}, compute {each.compute:,.2f}"
+    )
+    return [
+        ["cost of a million files", f"{each.once:,.2f} once: {costs}"],
+        ["", f"{paid.storage_a_month:,.2f} a month for storage in the target"],
+        ["", f"{asked.source_reads:,} reads, {each.gigabytes:,.1f} GB, {asked.target_writes:,} writes"],
+        ["", f"{each.cpu_hours:,.2f} hours of a processor: {expected.cpu_is}"],
+    ]
+
+
 def _print_examples(planned: "Planned", files: "SampledFiles") -> None:
     rows = [[kind, short(text, 100)] for kind, texts in planned.sampled.examples.items() for text in texts]
     rows += [[outcome, short(str(file), 100)] for outcome, held in files.examples.items() for file in held]
@@ -127,6 +143,9 @@ def _plain(planned: "Planned", expected: "Estimate", files: "SampledFiles", *, a
         "bytes_off_by": round(expected.bytes_off, 3),
         "requests": expected.requests._asdict(),
         "cost": {name: round(value, 4) for name, value in expected.cost._asdict().items()},
+        "million_files": None if expected.million is None else _priced(expected.million),
+        "cpu_seconds": round(expected.cpu_seconds, 1),
+        "cpu_is": expected.cpu_is,
         "seconds": round(expected.seconds),
         "files_per_second": round(expected.speed.files, 1),
         "speed_is": expected.speed.why,
@@ -136,6 +155,16 @@ def _plain(planned: "Planned", expected: "Estimate", files: "SampledFiles", *, a
             **planned.sampled.examples,
             **{outcome: [str(file) for file in held] for outcome, held in files.examples.items()},
         },
+    }
+
+
+def _priced(each: "Million") -> dict[str, Any]:
+    return {
+        "requests": each.requests._asdict(),
+        "gigabytes": round(each.gigabytes, 3),
+        "cpu_hours": round(each.cpu_hours, 4),
+        "cost": {name: round(value, 4) for name, value in each.stores._asdict().items()}
+        | {"compute": round(each.compute, 4), "once": round(each.once, 4)},
     }
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from math import sqrt
 from statistics import fmean, pstdev
@@ -22,6 +22,7 @@ _READ_BACK: Mapping[ReadBack, float] = {"never": 0.0, "sampled": 0.01, "always":
 _BEYOND_PARTS = 3  # requests of an upload in parts beside its parts: uploads left behind are listed, begun, completed
 _SURE = 1.96  # standard errors to either side that hold the truth in 95 of 100 cases
 _GIGABYTE = 1e9
+_HOUR = 3600
 
 
 class Prices(NamedTuple):
@@ -31,6 +32,25 @@ class Prices(NamedTuple):
     source_egress_per_gigabyte: float
     target_writes_per_1000: float
     target_storage_per_gigabyte_month: float
+    compute_per_vcpu_hour: float = 0.0
+
+
+class Compute(NamedTuple):
+    """Processor time that runs need, in all their stages.
+
+    Attributes:
+        file: seconds for each file.
+        byte: seconds for each byte beside that.
+        why: where these figures are from, in words.
+    """
+
+    file: float
+    byte: float
+    why: str
+
+
+ASSUMED_COMPUTE = Compute(0.8e-3, 4e-9, "an assumption: 0.8 ms a file and 4 ms a megabyte")
+"""What a file is taken to need, as long as none was seen: about what the benchmarks measured."""
 
 
 class Speed(NamedTuple):
@@ -71,6 +91,27 @@ class Cost(NamedTuple):
         return self.reads + self.egress + self.writes
 
 
+class Million(NamedTuple):
+    """What a million files cost, in the currency of the prices, if they are like those that were looked at.
+
+    Attributes:
+        cpu_hours: of one processor.
+        stores: what the stores charge.
+        compute: what the processors cost.
+    """
+
+    requests: Requests
+    gigabytes: float
+    cpu_hours: float
+    stores: Cost
+    compute: float
+
+    @property
+    def once(self) -> float:
+        """What is paid once."""
+        return self.stores.once + self.compute
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """What is to be expected. Counts are of all profiles, extrapolated from the sample.
@@ -89,6 +130,9 @@ class Estimate:
         seconds: of work; hours outside the configured windows do not count.
         rows, documents: that will be written, but for the flag.
         exact_at: when the listing began that files and bytes were counted by; `None` for an estimate by a sample.
+        cpu_seconds: of all runs together.
+        cpu_is: where that is from, in words.
+        million: what each million of the files that can be copied cost; `None` where there are none.
     """
 
     profiles: int
@@ -109,10 +153,20 @@ class Estimate:
     rows: int
     documents: int
     exact_at: datetime | None = None
+    cpu_seconds: float = 0.0
+    cpu_is: str = ""
+    million: Million | None = None
 
 
 def estimate(
-    sampled: Sampled, files: SampledFiles, profiles: int, *, read_back: ReadBack, speed: Speed, prices: Prices
+    sampled: Sampled,
+    files: SampledFiles,
+    profiles: int,
+    *,
+    read_back: ReadBack,
+    speed: Speed,
+    prices: Prices,
+    compute: Compute = ASSUMED_COMPUTE,
 ) -> Estimate:
     """What a sample says of so many profiles."""
     scale = profiles / sampled.profiles if sampled.profiles else 0.0
@@ -128,7 +182,7 @@ def estimate(
     files_error = _error(sampled.files, all_of=profiles)
     size_error = _error(files.sizes, all_of=round(copied))
     documents = round(sampled.documents * scale)
-    return Estimate(
+    expected = Estimate(
         profiles=profiles,
         sampled=sampled.profiles,
         asked=files.answered,
@@ -146,10 +200,21 @@ def estimate(
         speed=speed,
         rows=round(sampled.rows * scale),
         documents=documents,
+        cpu_seconds=copied * compute.file + size * compute.byte,
+        cpu_is=compute.why,
     )
+    return _with_million(expected, prices)
 
 
-def exact(found: Found, totals: Totals, *, read_back: ReadBack, speed: Speed, prices: Prices) -> Estimate:
+def exact(
+    found: Found,
+    totals: Totals,
+    *,
+    read_back: ReadBack,
+    speed: Speed,
+    prices: Prices,
+    compute: Compute = ASSUMED_COMPUTE,
+) -> Estimate:
     """What an inventory and a count of all profiles say: files are different ones, and each of them was looked at."""
     failing = Counter({
         Outcome.SOURCE_MISSING: found.missing,
@@ -161,7 +226,7 @@ def exact(found: Found, totals: Totals, *, read_back: ReadBack, speed: Speed, pr
         found.copyable - found.large + found.parts + _BEYOND_PARTS * found.large,
         found.large + round(found.copyable * _READ_BACK[read_back]),
     )
-    return Estimate(
+    expected = Estimate(
         profiles=totals.profiles,
         sampled=totals.profiles,
         asked=found.files,
@@ -180,7 +245,25 @@ def exact(found: Found, totals: Totals, *, read_back: ReadBack, speed: Speed, pr
         rows=totals.rows,
         documents=totals.documents,
         exact_at=found.listed_at,
+        cpu_seconds=found.copyable * compute.file + found.bytes * compute.byte,
+        cpu_is=compute.why,
     )
+    return _with_million(expected, prices)
+
+
+def _with_million(expected: Estimate, prices: Prices) -> Estimate:
+    copied = expected.files - sum(expected.failing.values())
+    if copied <= 0:
+        return expected
+    each, cpu_hours = 1e6 / copied, expected.cpu_seconds / _HOUR
+    found = Million(
+        Requests(*(round(count * each) for count in expected.requests)),
+        gigabytes=expected.bytes / _GIGABYTE * each,
+        cpu_hours=cpu_hours * each,
+        stores=Cost(*(paid * each for paid in expected.cost)),
+        compute=cpu_hours * each * prices.compute_per_vcpu_hour,
+    )
+    return replace(expected, million=found)
 
 
 def _cost(requests: Requests, size: float, prices: Prices) -> Cost:
@@ -221,6 +304,11 @@ def bounded(
     if bytes_per_second is not None and (bytes_ is None or bytes_per_second < bytes_):
         bytes_, why = bytes_per_second, f"{why}, bounded by copy.bytes_per_second"
     return Speed(files, bytes_, documents_per_second * workers if documents_per_second else None, why)
+
+
+def measured_compute(cpu_seconds: float, files: int) -> Compute:
+    """What a file needs, where so many were seen to need that."""
+    return Compute(cpu_seconds / files, 0.0, f"as measured for {files:,} files") if files else ASSUMED_COMPUTE
 
 
 def _seconds(files: float, size: float, documents: float, speed: Speed) -> float:

@@ -1,6 +1,6 @@
 """What people see of a plan in the UI."""
 
-from migration_pipeline.core.estimate import Estimate
+from migration_pipeline.core.estimate import Estimate, Million
 from migration_pipeline.core.sample import SampledFiles
 from migration_pipeline.core.urls import UrlKind
 from migration_pipeline.defs import pages
@@ -39,5 +39,20 @@ def plan_page(planned: Planned, expected: Estimate, files: SampledFiles) -> page
         "speed": expected.speed.why,
         "rows_to_write": expected.rows,
         "documents_to_write": expected.documents,
+        **pages.table("cost_per_million_files", ["what", "how much", "cost"], _million(expected.million)),
         **pages.table("examples", ["what", "where"], examples),
     }
+
+
+def _million(each: Million | None) -> list[list[str]]:
+    if each is None:
+        return []
+    paid, asked = each.stores, each.requests
+    return [
+        ["reads of the source", f"{asked.source_reads:,}", f"{paid.reads:,.2f}"],
+        ["egress", f"{each.gigabytes:,.1f} GB", f"{paid.egress:,.2f}"],
+        ["writes to the target", f"{asked.target_writes:,}", f"{paid.writes:,.2f}"],
+        ["compute", f"{each.cpu_hours:,.2f} hours", f"{each.compute:,.2f}"],
+        ["once", "", f"{each.once:,.2f}"],
+        ["storage, a month", "", f"{paid.storage_a_month:,.2f}"],
+    ]

@@ -29,7 +29,7 @@ class Source(_Section):
 
     account_url: WebUrl = Field(description="The storage account's blob endpoint.")
     containers: Annotated[list[str], Field(min_length=1)] = Field(description="Containers that move.")
-    alias_hosts: dict[str, str] = Field(default={}, description="Host, of a CDN say, and the container it serves.")
+    alias_hosts: dict[str, str] = Field(default={}, description="Hosts, of a CDN say, and the container each serves.")
 
 
 class Target(_Section):
@@ -41,12 +41,16 @@ class Target(_Section):
     key_template: str = Field(
         default="{container}/{blob}", description="The key; a slash stands between container and blob."
     )
-    public_base_url: WebUrl = Field(description="What rewritten references start with; the key follows.")
+    public_base_url: WebUrl = Field(
+        description="What rewritten references start with; the key follows, percent-encoded."
+    )
     endpoint_url: WebUrl | None = Field(default=None, description="For stores that speak S3's protocol elsewhere.")
-    storage_class: Identifier | None = Field(default=None, description="Storage class of the copies.")
-    encryption: Literal["AES256", "aws:kms"] | None = Field(default=None, description="SSE-S3 or SSE-KMS.")
-    kms_key_id: Identifier | None = Field(default=None, description="Key for aws:kms; the account's own if not given.")
-    tags: dict[str, str] = Field(default={}, max_length=10, description="Tags of every copy.")
+    storage_class: Identifier | None = Field(default=None, description="Storage class of the copies, as in S3's API.")
+    encryption: Literal["AES256", "aws:kms"] | None = Field(
+        default=None, description="`AES256` (SSE-S3) or `aws:kms` (SSE-KMS)."
+    )
+    kms_key_id: Identifier | None = Field(default=None, description="Key for `aws:kms`.")
+    tags: dict[str, str] = Field(default={}, max_length=10, description="Tags of every copy, ten at most.")
 
 
 class ProfilesTable(_Section):
@@ -73,31 +77,46 @@ class RelatedTable(_Section):
 class Database(_Section):
     """The app's Postgres."""
 
-    profiles: ProfilesTable = Field(default=ProfilesTable(), description="The table of profiles and its columns.")
-    related: list[RelatedTable] = Field(default=[], description="Further tables with a profile's URLs.")
+    profiles: ProfilesTable = Field(
+        default=ProfilesTable(),
+        description="The table of profiles: `table`, `id`, `columns`, `deleted_at`, `migrated_at`, `updated_at`.",
+    )
+    related: list[RelatedTable] = Field(
+        default=[], description="Further tables: `table`, `id`, `profile_id`, `columns`, `updated_at`."
+    )
 
 
 class Firebase(_Section):
     """The documents that clients read."""
 
     kind: Literal["firestore", "realtime_database", "none"] = Field(
-        description='"firestore", "realtime_database", or "none" for apps without Firebase.'
+        description="`firestore`, `realtime_database`, or `none` for apps without Firebase."
     )
     project_id: str = Field(default="", description="The Firebase project.")
-    database_url: WebUrl | None = Field(default=None, description="Of the Realtime Database.")
+    database_url: WebUrl | None = Field(
+        default=None, description="Of the Realtime Database, `https://….firebaseio.com`."
+    )
     writes_per_second: float = Field(
         default=500,
         gt=0,
-        description="Writes of all workers together, at most; each may run one of the app's functions.",
+        description=(
+            "Documents written by all workers together, at most; each has its share (`control.workers`). "
+            "Firestore asks to begin with 500 a second."
+        ),
     )
-    document: str = Field(default="profiles/{id}", description="A document's path; {id} is the profile's id.")
+    document: str = Field(default="profiles/{id}", description="A document's path; `{id}` is the profile's id.")
     fields: FieldNames = Field(default=["photos"], description="Fields that hold URLs; dots reach into maps.")
 
 
 class LedgerSection(_Section):
     """Where the migration keeps its own state."""
 
-    schema_name: str = Field(default="migration", alias="schema", pattern=r"^[a-z_][a-z0-9_]*$", description="Schema.")
+    schema_name: str = Field(
+        default="migration",
+        alias="schema",
+        pattern=r"^[a-z_][a-z0-9_]*$",
+        description="The Postgres schema that the migration keeps its own state in.",
+    )
 
 
 class Plan(_Section):
@@ -116,23 +135,37 @@ class Copy(_Section):
     in_flight: int = Field(default=64, ge=1, le=1024, description="Files copied at the same time by one run.")
     max_attempts: int = Field(default=5, ge=1, le=100, description="Tries per file and run before it is given up.")
     patience_seconds: int = Field(
-        default=120, ge=0, description="How long tries do not count that meet an overloaded or unreachable store."
+        default=120,
+        ge=0,
+        description="How long tries of a file do not count that meet an overloaded or unreachable store.",
     )
     timeout_seconds: int = Field(
-        default=60, ge=1, le=3600, description="Silence of the source, or one upload to S3, before it is tried again."
+        default=60,
+        ge=1,
+        le=3600,
+        description="Seconds of silence of the source, or of one upload to S3, before it is tried again.",
     )
-    memory_megabytes: int = Field(default=64, ge=16, description="Bodies held in memory at the same time by one run.")
+    memory_megabytes: int = Field(
+        default=64, ge=16, description="Bodies held in memory at the same time by one run, whatever the files' sizes."
+    )
     requests_per_second: float | None = Field(
-        default=None, gt=0, description="Of each store, by all runs together, at most."
+        default=None, gt=0, description="Requests to each store by all runs together, at most."
     )
     bytes_per_second: float | None = Field(
         default=None, gt=0, description="Read from the source by all runs together, at most."
     )
     read_back: Literal["never", "sampled", "always"] = Field(
-        default="sampled", description="Which copies are read again from S3 and compared: none, one in a hundred, all."
+        default="sampled",
+        description=(
+            "Which copies are read again from S3 and compared: `never`, `sampled` (one in a hundred), `always`."
+        ),
     )
     guess_content_type: bool = Field(
-        default=False, description="Give files of no type, or of Azure's default one, what their first bytes say."
+        default=False,
+        description=(
+            "Gives files without a Content-Type, or with Azure's stopgap `application/octet-stream`, the one "
+            "that their first bytes say, where these say one; such files are counted."
+        ),
     )
 
 
@@ -140,14 +173,16 @@ class Sweep(_Section):
     """Looking for what came late."""
 
     profiles_per_sweep: int = Field(
-        default=20_000, ge=1, description="Profiles looked at by one sweep, where no updated_at tells which."
+        default=20_000, ge=1, description="Profiles looked at by one sweep, where no `updated_at` tells which."
     )
 
 
 class Erase(_Section):
     """Removing copies that nobody refers to any more."""
 
-    after_hours: float = Field(default=24, ge=0, description="Since the last reference went.")
+    after_hours: float = Field(
+        default=24, ge=0, description="How long nobody must have referred to a copy before it may be erased."
+    )
 
 
 class Control(_Section):
@@ -155,11 +190,17 @@ class Control(_Section):
 
     workers: int = Field(default=2, ge=1, le=100, description="Ranges worked on at the same time; each is one process.")
     windows: list[str] = Field(
-        default=[], description='When runs may work, as "mon-fri 22:00-06:00" or "01:00-05:00"; always where empty.'
+        default=[], description='When runs may work: `"mon-fri 22:00-06:00"`, `"sat,sun 00:00-24:00"`, `"01:00-05:00"`.'
     )
-    time_zone: Identifier = Field(default="UTC", description="Of the windows and of the daily summary.")
+    time_zone: Identifier = Field(
+        default="UTC", description="Of the windows and of the daily summary, `Europe/Berlin` for example."
+    )
     pause_while: Identifier | None = Field(
-        default=None, description="A query on the app's database; runs pause while its first value is true."
+        default=None,
+        description=(
+            "One statement on the app's database that reads, and gives one row with one boolean; runs pause "
+            "while it is true. Anything else pauses them, too, and `status` says why."
+        ),
     )
     breaker_files: int = Field(
         default=500, ge=1, description="Files that must have ended in ten minutes before the breaker may trip."
@@ -185,23 +226,34 @@ class Alerts(_Section):
 class Prices(_Section):
     """What the stores charge, in one currency; for estimates."""
 
-    source_reads_per_10000: float = Field(default=0.0044, ge=0, description="10,000 reads of the source.")
+    source_reads_per_10000: float = Field(
+        default=0.0044, ge=0, description="10,000 reads of the source, in any one currency; for estimates."
+    )
     source_egress_per_gigabyte: float = Field(default=0.08, ge=0, description="A gigabyte out of the source.")
     target_writes_per_1000: float = Field(default=0.005, ge=0, description="1,000 writes to the target.")
     target_storage_per_gigabyte_month: float = Field(
         default=0.023, ge=0, description="A gigabyte in the target, a month."
     )
+    compute_per_vcpu_hour: float = Field(default=0.04048, ge=0, description="An hour of one processor of the workers.")
 
 
 class Inventory(_Section):
     """What the source holds."""
 
     orphans: Literal["leave", "list", "copy"] = Field(
-        default="leave", description="Blobs that nobody refers to: only counted, listed in a file, or copied."
+        default="leave",
+        description=(
+            "Blobs that nobody refers to: only counted (`leave`), written to a file (`list`), or copied (`copy`)."
+        ),
     )
     orphan_prefix: Identifier = Field(default="orphans/", description="Put before the keys of orphans that are copied.")
     orphan_after_hours: float = Field(
-        default=24, ge=0, description="A blob that nobody refers to must be that old, to be an orphan."
+        default=24,
+        ge=0,
+        description=(
+            "A blob that nobody refers to must be that old, to be called an orphan: an upload comes before "
+            "its reference."
+        ),
     )
 
 
@@ -211,13 +263,15 @@ class Cutover(_Section):
     longest_upload_hours: float = Field(
         default=24, ge=0, description="How long an upload URL of the old store may be good for at the longest."
     )
-    soak_days: float = Field(default=14, ge=0, description="How long the frozen source is kept before anything goes.")
+    soak_days: float = Field(default=14, ge=0, description="How long the frozen source is kept before any blob goes.")
 
 
 class Decommission(_Section):
     """Removing blobs of the source that are proven to be in S3."""
 
-    how: Literal["delete", "archive"] = Field(default="delete", description="What becomes of such a blob.")
+    how: Literal["delete", "archive"] = Field(
+        default="delete", description="What becomes of a blob that is proven to be in S3: `delete`, or `archive`."
+    )
     max_delete: int = Field(default=10_000, ge=0, description="Blobs removed by one run at most.")
     per_second: float = Field(default=50, gt=0, description="Blobs removed a second at most.")
     require_soft_delete: bool = Field(
@@ -228,12 +282,18 @@ class Decommission(_Section):
 class Uploads(_Section):
     """How the app's clients upload to the target; for `doctor --write-path`."""
 
-    origins: list[WebUrl] = Field(default=[], description="Web origins that upload from a browser.")
+    origins: list[WebUrl] = Field(
+        default=[], description="Web origins that upload from a browser; for `doctor --write-path`."
+    )
     key_template: Identifier = Field(
-        default="u/{profile}/{name}{extension}", description="How the app names new files, as its KeyRules say."
+        default="u/{profile}/{name}{extension}",
+        description="How the app names new files; probe objects of `doctor --write-path` are named so.",
     )
     reads: Literal["public", "signed"] = Field(
-        default="public", description="Whether clients read by target.public_base_url, or by URLs that the app signs."
+        default="public",
+        description=(
+            "How clients read: `public`, under `target.public_base_url`, or `signed`, by URLs that the app signs."
+        ),
     )
 
 
@@ -241,7 +301,12 @@ class Retention(_Section):
     """How long Dagster remembers what ended."""
 
     run_days: int = Field(
-        default=30, ge=0, description="Days that finished runs and their events are kept; 0 for ever."
+        default=30,
+        ge=0,
+        description=(
+            "Days that Dagster keeps finished runs and their events; 0 for ever. The newest run of every "
+            "asset and partition stays."
+        ),
     )
     log_days: int = Field(default=30, ge=0, description="Days that runs' output on disk is kept; 0 for ever.")
 
@@ -250,7 +315,7 @@ class Metrics(_Section):
     """Figures for a monitoring system."""
 
     textfile: Path | None = Field(
-        default=None, description="A .prom file, kept up to date for Prometheus's node exporter."
+        default=None, description="A `.prom` file, kept up to date for Prometheus's node exporter."
     )
 
 

@@ -57,6 +57,10 @@ def test_a_plan_says_what_there_is_and_writes_nothing(make_world: MakeWorld) -> 
     assert said["examples"]["foreign"]
     assert said["seconds"] == pytest.approx(said["files"] / 400, rel=0.5)
     assert "assumption" in said["speed_is"]
+    assert "assumption" in said["cpu_is"]
+    # Those that cannot be copied are asked for, too.
+    assert 1_000_000 <= said["million_files"]["requests"]["source_reads"] <= 1_200_000
+    assert said["million_files"]["gigabytes"] == pytest.approx(sum(sizes) / len(sizes) / 1000, rel=0.3)
     assert not [
         text for text in (done.stdout, done.stderr) for secret in (*world.app.secrets, "sig=") if secret in text
     ]
@@ -194,6 +198,7 @@ def test_the_asset_plans_and_says_what_to_expect(
     assert (said["ranges"], said["profiles"], said["largest_range"]) == (3, 5, 2)
     assert said["files"] == said["target_requests"] == world.app.counts.wanted
     assert said["references_source"] == world.app.counts.references
+    assert "hours" in str(said["cost_per_million_files"])
     assert len(ticking.instance.get_dynamic_partitions(str(profile_ranges_partitions.name))) == 3
     # Earlier runs say how fast it goes: here, a thousand files in each of three stretches of ten seconds.
     with psycopg.connect(world.places.database_url) as connection:
@@ -204,6 +209,17 @@ def test_the_asset_plans_and_says_what_to_expect(
     settings = load()
     expected, _ = estimate(settings, plan(settings))
     assert (expected.speed.files, expected.speed.why) == (100, "as measured in earlier runs")
+    # And what a file needs: only the run that copied some can tell.
+    assert "assumption" in expected.cpu_is
+    with closing(open_ledger(settings)) as ledger:
+        for item, copied in zip(ledger.ranges(), (0, 2000), strict=False):
+            with ledger.hold(item.key) as (_, held):
+                held.finish({"copied": copied, "cpu_seconds": {"transfer": 1.5, "confirm": 0.5}, "waiting": 0})
+    expected, _ = estimate(settings, plan(settings))
+    assert (expected.cpu_is, expected.cpu_seconds) == (
+        "as measured for 2,000 files",
+        pytest.approx(0.001 * said["files"]),
+    )
 
 
 def settings_of(world: World, patch: pytest.MonkeyPatch) -> Settings:
