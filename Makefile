@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: docs demo test test-long check bench bench-pipeline bench-control bench-backfill bench-rewrites bench-inventory burst screenshots soak soak-faults soak-kill workload install lock clean audit dist release-check sbom
+.PHONY: docs settings demo test test-long check bench bench-pipeline bench-control bench-backfill bench-rewrites bench-inventory scale burst screenshots soak soak-faults soak-kill soak-workers workload install lock clean audit dist release-check sbom
 
 ## demo: migrate a made-up app on real servers of this machine; KEEP=1 leaves the Dagster UI running
 demo: install
@@ -49,6 +49,11 @@ soak: install
 soak-kill: install
 	$(BIN)/python -m migration_pipeline_tests.soak.live kill --kills $(or $(KILLS),200)
 
+## soak-workers: WORKERS processes for MINUTES while users come, edit and go and FAULTS of the requests fail; Linux
+soak-workers: install
+	$(BIN)/python -m migration_pipeline_tests.soak.several_workers --minutes $(or $(MINUTES),30) \
+	  --workers $(or $(WORKERS),4) --faults $(or $(FAULTS),0.01)
+
 ## workload: what the app's own transactions cost while a worker migrates; EDITS=n
 workload: install
 	$(BIN)/python -m migration_pipeline_tests.soak.live workload --edits $(or $(EDITS),20000)
@@ -60,6 +65,10 @@ bench-control: install
 ## screenshots: draws docs/images anew with the Chromium that is on PATH, from a migration under dagster dev
 screenshots: install
 	$(BIN)/python docs/make_screenshots.py
+
+## settings: the table of docs/settings.md, made of the settings' models
+settings: install
+	$(BIN)/python docs/make_settings.py
 
 ## docs: the pages of docs/ as a site in site/, strictly, and without asking anybody on the network
 docs: install
@@ -76,6 +85,10 @@ bench-rewrites: install
 ## bench-inventory: a report of ten million rows, and 200,000 blobs listed, into Postgres
 bench-inventory: install
 	$(BIN)/python -m benchmarks.inventory --out benchmarks/results/inventory.json
+
+## scale: ten million profiles, 5,000 partitions, fifty million files: hours, and 40 GB of disk; python -m benchmarks.scale PART does less
+scale: install
+	$(BIN)/python -m benchmarks.scale all
 
 ## dist: sdist and wheel, in dist
 dist: install
