@@ -1,0 +1,1 @@
+"""What changes from a thousand files to millions, and from one partition to five thousand: `make scale`."""
