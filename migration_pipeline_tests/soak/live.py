@@ -59,25 +59,21 @@ class Told:
 class LiveApps:
     """Users of many profiles, who act so often in all."""
 
-    def __init__(self, world: World, seed: int) -> None:
+    def __init__(self, world: World, seed: int, size: int = APPS) -> None:
         self.world, self._rng = world, random.Random(seed)
         url = world.servers.database_url
         self._databases = [connect(url, lock_timeout="30s") for _ in range(THREADS)]
-        self.apps = [
-            App(
-                world.servers,
-                10 * (n + 1),
-                random.Random(self._rng.random()),
-                self._databases[n % THREADS],
-                deletes=0.1,
-            )
-            for n in range(APPS)
-        ]
         self.failed: list[str] = []
         self._over = threading.Event()
-        for app in self.apps:
-            app.create()
-        world.ledger.add_ranges(list(_ranges()))
+        self.apps = [self._made(n, n) for n in range(size)]
+        world.ledger.add_ranges([range_of(n) for n in range(size // PER_RANGE)])
+
+    def _made(self, number: int, place: int) -> App:
+        """An app with this number, at this place among those that are."""
+        rng = random.Random(self._rng.random())
+        app = App(self.world.servers, first_id(number), rng, self._databases[place % THREADS], deletes=0.1)
+        app.create()
+        return app
 
     @contextmanager
     def acting(self, per_second: float) -> Iterator[None]:
@@ -94,18 +90,26 @@ class LiveApps:
                 thread.join()
 
     def _act(self, number: int, every: float) -> None:
-        rng, mine = random.Random(number), self.apps[number::THREADS]
+        rng = random.Random(number)
         due = time.monotonic() + rng.random() * every
         while not self._over.wait(max(0.0, due - time.monotonic())):
             due = max(due + every, time.monotonic() - 1)
             try:
-                rng.choice(mine).act()
+                self._one_acts(rng.randrange(number, len(self.apps), THREADS))
             except Exception as error:  # noqa: BLE001 - whatever an app would see
                 self.failed.append(f"{type(error).__name__}: {error}")
 
+    def _one_acts(self, place: int) -> None:
+        self.apps[place].act()
+
+    @property
+    def everybody(self) -> Sequence[App]:
+        """All apps that ever were."""
+        return self.apps
+
     @property
     def edits(self) -> int:
-        return sum(app.edits for app in self.apps)
+        return sum(app.edits for app in self.everybody)
 
     def seconds(self) -> list[float]:
         """Of all transactions since the last time that this was asked."""
@@ -117,35 +121,37 @@ class LiveApps:
     def come_to_rest(self) -> Iterator[Broken]:
         """Clients finish what they began; what came late is swept and migrated; then everything is judged."""
         for app in self.apps:
-            for act in app.pending:
-                act()
-            app.pending.clear()
-            app.forget()
+            app.settle()
         stores, keys = self.world.stores, [item.key for item in self.world.ledger.ranges()]
         for _ in range(2):
             for key in keys:
                 migrate_range(key, stores, LIMITS)
-            users = [user.id_ for app in self.apps for user in app.users]
+            users = [user.id_ for app in self.everybody for user in app.users]
             sweep_profiles([stores.profiles.find(users)], stores)
             sweep_files(keys, stores, Swept())
         for key in {request.range_key for request in self.world.ledger.requested()}:
             migrate_range(key, stores, LIMITS)
-        for app in self.apps:
+        for app in self.everybody:
             for user in app.users:
                 user.late = False
             yield from when_all_is_done(app)
+            app.hang_up()
 
     def close(self) -> None:
-        for app in self.apps:
+        for app in self.everybody:
             app.close()
 
 
-def _ranges() -> Iterator[ProfileRange]:
-    after = None
-    for ordinal, first in enumerate(range(0, APPS, PER_RANGE), start=1):
-        last = 10 * (first + PER_RANGE) + 2
-        yield ProfileRange(f"{ordinal:04}", ordinal, after, last, 3 * PER_RANGE)
-        after = last
+def first_id(number: int) -> int:
+    """Of an app's three users."""
+    return 10 * (number + 1)
+
+
+def range_of(number: int) -> ProfileRange:
+    """The range with this number, from 0 on: of so many apps."""
+    last = first_id((number + 1) * PER_RANGE - 1) + 2
+    after = first_id(number * PER_RANGE - 1) + 2 if number else None
+    return ProfileRange(f"{number + 1:04}", number + 1, after, last, 3 * PER_RANGE)
 
 
 def kill(world: World, *, kills: int, seed: int = 1) -> Told:
@@ -190,7 +196,7 @@ def _until(live: LiveApps, edits: int) -> None:
 def judged(live: LiveApps) -> Told:
     told = Told(live.edits, live.failed)
     told.broken = list(live.come_to_rest())
-    outcomes = {outcome: count for outcome, count, *_ in live.world.ledger.overview.outcomes()}
+    outcomes = {outcome: count for outcome, count, *_ in live.world.ledger.tallies.outcomes()}
     told.files, told.compared = sum(outcomes.values()), outcomes.get("already_there", 0)
     live.close()
     return told

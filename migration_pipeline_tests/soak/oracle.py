@@ -42,7 +42,7 @@ def _place(app: App, user: User, place: str, found: list[tuple[str | None, str]]
             yield Broken(1, f"user {user.id_}, {place}: {url} leads nowhere")
         elif body is not None and not body.startswith(f"{uid} version".encode()):
             another = body.split(b" ")[0].decode(errors="replace") in app.versions
-            yield Broken(3 if another else 2, f"user {user.id_}, {place}: {url} leads to {body!r}, not to {uid}")
+            yield Broken(3 if another else 2, f"user {user.id_}, {place}: {url} leads to {body[:80]!r}, not to {uid}")
 
 
 def when_all_is_done(app: App) -> Iterator[Broken]:

@@ -69,8 +69,17 @@ class World:
 
 
 @contextmanager
-def open_world(sandbox: Sandbox) -> Iterator[World]:
-    """A database, a container, a bucket and documents."""
+def open_world(
+    sandbox: Sandbox, *, azure_account_url: str | None = None, s3_endpoint_url: str | None = None
+) -> Iterator[World]:
+    """A database, a container, a bucket and documents.
+
+    Args:
+        sandbox: where everything is.
+        azure_account_url: where the migration, and every URL of the app, finds the source; the app itself uploads
+            directly.
+        s3_endpoint_url: where the migration finds the target.
+    """
     name = f"soak{uuid4().hex[:8]}"
     with ExitStack() as stack:
         url = sandbox.create_database(name)
@@ -87,24 +96,28 @@ def open_world(sandbox: Sandbox) -> Iterator[World]:
         firestore = google.cloud.firestore.Client(name, credentials=AnonymousCredentials())
         stack.callback(firestore.close)
         base = f"{sandbox.s3_endpoint_url}/{name}"
-        environment = {**sandbox.environment, **variables(sandbox, name, url)}
+        account = azure_account_url or sandbox.azure_account_url
+        endpoint = s3_endpoint_url or sandbox.s3_endpoint_url
+        environment = {**sandbox.environment, **variables(name, url, account, endpoint, base)}
         settings = load(environment)
         stores = stack.enter_context(open_stores(settings))
-        servers = Servers(url, container, s3, name, base, firestore)
+        servers = Servers(url, container, f"{account}/{name}", s3, name, base, firestore)
         yield World(servers, stores, stores.ledger, stores.profiles, settings, environment)  # type: ignore[arg-type] # what open_stores opens
 
 
-def variables(sandbox: Sandbox, name: str, url: str) -> dict[str, str]:
+def variables(
+    name: str, url: str, azure_account_url: str, s3_endpoint_url: str, public_base_url: str
+) -> dict[str, str]:
     """The migration's settings."""
     return {
         "DATABASE_URL": url,
         "MIGRATION_CONFIG": "/dev/null",
-        "MIGRATION_SOURCE__ACCOUNT_URL": sandbox.azure_account_url,
+        "MIGRATION_SOURCE__ACCOUNT_URL": azure_account_url,
         "MIGRATION_SOURCE__CONTAINERS": json.dumps([name]),
         "MIGRATION_TARGET__BUCKET": name,
         "MIGRATION_TARGET__REGION": "us-east-1",
-        "MIGRATION_TARGET__ENDPOINT_URL": sandbox.s3_endpoint_url,
-        "MIGRATION_TARGET__PUBLIC_BASE_URL": f"{sandbox.s3_endpoint_url}/{name}",
+        "MIGRATION_TARGET__ENDPOINT_URL": s3_endpoint_url,
+        "MIGRATION_TARGET__PUBLIC_BASE_URL": public_base_url,
         "MIGRATION_DATABASE__PROFILES": json.dumps(
             {"columns": ["photos", "raw", "cover", "extra"], "deleted_at": "deleted_at"}
         ),
@@ -232,20 +245,13 @@ class _Schedule:
 
     def _come_to_rest(self) -> None:
         """Runs, until nothing came late any more."""
-        self._clients_finish()
+        self._app.settle()
         stores = self._world.stores
         migrate_range(self._key, stores, LIMITS)
         self._sweep(stores)
         self._sweep_files(stores)
         if self._world.ledger.requested():
             migrate_range(self._key, stores, LIMITS)
-
-    def _clients_finish(self) -> None:
-        """They finish what they began; old ones are gone for good."""
-        for act in self._app.pending:
-            act()
-        self._app.pending.clear()
-        self._app.forget()
 
     def _judge_again(self) -> None:
         """Another run does nothing at all."""
@@ -265,7 +271,7 @@ class _Schedule:
         _until_cut(partial(roll_back_range, self._key, watch.stores(self._world.stores)))
         if not self._judge(at_any_moment):
             return
-        self._clients_finish()
+        self._app.settle()
         roll_back_range(self._key, self._world.stores)
         if self._judge(after_rollback):
             self._come_to_rest()

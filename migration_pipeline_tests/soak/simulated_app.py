@@ -42,14 +42,11 @@ class Servers:
 
     database_url: str
     container: ContainerClient
+    source_base: str
     s3: Any
     bucket: str
     public_base_url: str
     firestore: Any
-
-    @property
-    def source_base(self) -> str:
-        return str(self.container.url)
 
 
 class Waits(Exception):  # noqa: N818 - a state, not a failure
@@ -114,10 +111,22 @@ class App:
         self.stale.clear()
         self.removed.clear()
 
-    def close(self) -> None:
-        self._database.close()
+    def settle(self) -> None:
+        """Clients finish what they began; old ones are gone for good."""
+        for act in self.pending:
+            act()
+        self.pending.clear()
+        self.forget()
+
+    def hang_up(self) -> None:
+        """Whoever fetches again, connects again."""
         for connection in self._connections.values():
             connection.close()
+        self._connections.clear()
+
+    def close(self) -> None:
+        self._database.close()
+        self.hang_up()
 
     # -- making the app
 
@@ -450,7 +459,7 @@ class App:
 
 def connect(url: str, *, lock_timeout: str) -> "psycopg.Connection[Any]":
     """A connection of the app, which waits for locks so long."""
-    connection = psycopg.connect(url, autocommit=True)
+    connection = psycopg.connect(url, autocommit=True, application_name="app")
     connection.execute("SELECT set_config('lock_timeout', %s, false)", [lock_timeout])
     return connection
 
