@@ -117,7 +117,7 @@ def _lines(title: str, unit: str, lines: Sequence[Line], *, logarithmic: bool = 
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
         else:
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.15 * max(max(y, default=0) for _, _, y in lines))
         axes.legend(frameon=False, ncols=2, fontsize=9)
 
     return _picture(title, paint)
