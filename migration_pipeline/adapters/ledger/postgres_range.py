@@ -219,16 +219,16 @@ class PostgresRangeLedger:
             with cursor.copy("COPY held_now FROM STDIN") as copy:
                 for file in held:
                     copy.write_row((file.file_id,))
-            cursor.execute(
-                self._sql(
-                    "UPDATE {s}.wanted w SET dropped_at = CASE WHEN h.held THEN NULL ELSE now() END"
-                    " FROM (SELECT w.profile_id, w.file_id, n.file_id IS NOT NULL AS held FROM {s}.wanted w"
-                    " LEFT JOIN held_now n USING (file_id) WHERE w.range_id = %(range)s) h"
-                    " WHERE w.range_id = %(range)s AND w.profile_id = h.profile_id AND w.file_id = h.file_id"
-                    " AND h.held = (w.dropped_at IS NOT NULL)"
-                ),
-                {"range": self._bounds.ordinal},
-            )
+            # In two steps, each of which looks up what is held: Postgres knows nothing yet of how many rows a new range
+            # has, and a join of these rows with themselves would compare each with every other.
+            for change, those in (("now()", "IS NULL AND NOT"), ("NULL", "IS NOT NULL AND")):
+                cursor.execute(
+                    self._sql(
+                        f"UPDATE {{s}}.wanted w SET dropped_at = {change} WHERE range_id = %(range)s"  # noqa: S608 - of constants
+                        f" AND dropped_at {those} EXISTS (SELECT FROM held_now h WHERE h.file_id = w.file_id)"
+                    ),
+                    {"range": self._bounds.ordinal},
+                )
             cursor.execute(
                 self._sql(
                     "SELECT count(DISTINCT file_id) FROM {s}.wanted JOIN {s}.files USING (file_id)"
