@@ -25,7 +25,8 @@ from migration_pipeline.defs.ranges import set_workers
 from migration_pipeline.settings import Settings
 from migration_pipeline.stores import open_ledger
 
-_POLL_SECONDS = 1.0
+_POLL_SECONDS, _SELDOM_SECONDS = 1.0, 10.0
+_AT_REST = 19  # times as long as a look took: at thousands of ranges, watching would take a tenth of a processor
 _CANCEL_SECONDS = 90.0  # the daemon looks at backfills every 30 s
 
 
@@ -97,7 +98,7 @@ def _some(keys: Sequence[str], first: int | None, sample: int | None) -> list[st
 
 
 def migrate(settings: Settings, keys: Sequence[str], tell: Callable[[str], None]) -> Generator[Progress, None, None]:
-    """Launch a backfill of the ranges and yield how it stands, about once a second, until it ended.
+    """Launch a backfill of the ranges and yield how it stands, every second or few, until it ended.
 
     A backfill of ours that is at work already is watched instead. Left early, by Ctrl-C or by closing the generator,
     the backfill is cancelled where nobody but us would go on with it.
@@ -122,12 +123,14 @@ def migrate(settings: Settings, keys: Sequence[str], tell: Callable[[str], None]
                 if not own_daemon and not daemon_alive(opened):
                     own_daemon = True
                     _start_daemon(stack, opened, tell)
+                looked = time.monotonic()
                 runs, now = backfill_state(opened, backfill_id), status(ledger, set(keys))
                 copied, size = now.copied - before.copied, now.bytes - before.bytes
                 yield Progress(now, runs, copied, size, time.monotonic() - began)
                 if runs.ended:
                     return
-                time.sleep(_POLL_SECONDS)
+                pause = _AT_REST * (time.monotonic() - looked)
+                time.sleep(min(_SELDOM_SECONDS, max(_POLL_SECONDS, pause)))
         except (KeyboardInterrupt, GeneratorExit):
             _leave(opened, backfill_id, own_daemon=own_daemon, tell=tell)
             raise
