@@ -22,9 +22,8 @@ from migration_pipeline.core.control import Listener, Say
 from migration_pipeline.core.copy_file import Copier
 from migration_pipeline.core.count import Counted, count
 from migration_pipeline.core.each import ask_each, make_sure
-from migration_pipeline.core.errors import Fatal, MigrationError
+from migration_pipeline.core.errors import Fatal
 from migration_pipeline.core.inventory import Found, Listed
-from migration_pipeline.core.large_file import worst
 from migration_pipeline.core.migrate import Stores
 from migration_pipeline.core.model import CopyResult, ProfileRange, SourceFile, WantedFile
 from migration_pipeline.core.text import inert
@@ -236,11 +235,8 @@ def _ask_for_missing(ledger: PostgresLedger, settings: Settings, listing_id: int
 
 
 async def _ask(settings: Settings, files: Sequence[SourceFile]) -> list[Listed]:
-    try:
-        async with open_source_probe(settings) as source:
-            answers = await ask_each(files, source.look, at_once=_ASKED_AT_ONCE)
-    except* MigrationError as errors:
-        raise worst(errors) from None
+    async with open_source_probe(settings) as source:
+        answers = await ask_each(files, source.look, at_once=_ASKED_AT_ONCE)
     return [blob for blob in answers.values() if blob is not None]
 
 

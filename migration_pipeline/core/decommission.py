@@ -10,16 +10,14 @@ re-points it: the copy is in S3, and the ledger knows.
 """
 
 import asyncio
-from collections.abc import Collection, Coroutine, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import Any, TypeVar
 
 from migration_pipeline.core.control import Say
 from migration_pipeline.core.each import ask_each
-from migration_pipeline.core.errors import Fatal, MigrationError, Permanent, RangeBusy
-from migration_pipeline.core.large_file import worst
+from migration_pipeline.core.errors import Fatal, Permanent, RangeBusy
 from migration_pipeline.core.migrate import Stores
 from migration_pipeline.core.model import Outcome, ProfileRange, SourceFile
 from migration_pipeline.core.pace import Pace
@@ -42,7 +40,6 @@ _FILES_A_SEARCH = 10_000
 _BATCH, _BATCH_SECONDS = 100, 2.0
 """Blobs proven together: no more than can be removed before the proof is old."""
 
-T = TypeVar("T")
 Holds = Sequence[str]
 _Judged = dict[SourceFile, Candidate]
 
@@ -147,7 +144,7 @@ def _refusals(run: _Run) -> list[str]:
             return (await ask_each([None], lambda _: source.kept_days(), at_once=1))[None]
 
     try:
-        days = _in_loop(run.stores, ask())
+        days = run.stores.run(ask())
     except Fatal as error:
         if run.done.applied:
             raise
@@ -171,7 +168,7 @@ def _close(begun: Sequence[Begun], run: _Run) -> None:
         async with run.removal.open() as source:
             return await ask_each(begun, partial(_is_gone, source=source), at_once=_AT_ONCE)
 
-    gone = _in_loop(run.stores, look())
+    gone = run.stores.run(look())
     run.removal.ledger.end([item.file for item, ended in gone.items() if ended])
     run.removal.ledger.withdraw([item.file for item, ended in gone.items() if not ended])
     run.done.closed += sum(gone.values())
@@ -283,7 +280,7 @@ def _one_range(
                 await work.batch(batch)
 
     if files:
-        _in_loop(run.stores, remove())
+        run.stores.run(remove())
 
 
 class _Work:
@@ -382,11 +379,3 @@ class _Work:
                 changed = error.outcome is Outcome.SOURCE_CHANGED
                 return (Stay.CHANGED_AT_SOURCE, "") if changed else (Stay.REFUSED, str(error))
         return None
-
-
-def _in_loop(stores: Stores, work: Coroutine[Any, Any, T]) -> T:
-    """Run to its end; of errors that came together, raise the worst."""
-    try:
-        return stores.run(work)
-    except* MigrationError as errors:
-        raise worst(errors) from None

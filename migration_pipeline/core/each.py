@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 from migration_pipeline.core.copy_file import pause
-from migration_pipeline.core.errors import Transient, Unreachable
+from migration_pipeline.core.errors import MigrationError, Transient, Unreachable, worst
 from migration_pipeline.core.ports import SourceStore, TargetStore
 
 T = TypeVar("T")
@@ -33,9 +33,12 @@ async def ask_each(items: Iterable[T], ask: Callable[[T], Awaitable[R]], *, at_o
         for item in todo:
             answers[item] = await _again(lambda: ask(item))  # noqa: B023 - called at once
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(at_once):
-            group.create_task(place())
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(at_once):
+                group.create_task(place())
+    except* MigrationError as errors:  # callers look for ours, and not for groups of them
+        raise worst(errors) from None
     return answers
 
 

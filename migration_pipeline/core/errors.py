@@ -113,3 +113,20 @@ class RangeLost(MigrationError):  # noqa: N818 - a state, not a failure
             f"range {self.range_key} was taken over by another run while this one was away. Nothing was written since; "
             "the other run goes on."
         )
+
+
+def worst(errors: BaseExceptionGroup[MigrationError]) -> MigrationError:
+    """Of several errors the one that decides what to do next."""
+    single = _flat(errors)
+    for kind in (Fatal, Permanent, Transient):
+        for error in single:
+            if isinstance(error, kind):
+                return error
+    return single[0]
+
+
+def _flat(errors: BaseExceptionGroup[MigrationError]) -> list[MigrationError]:
+    found: list[MigrationError] = []
+    for error in errors.exceptions:
+        found += _flat(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found

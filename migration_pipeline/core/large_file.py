@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from migration_pipeline.core.errors import Fatal, MigrationError, Permanent, Transient
+from migration_pipeline.core.errors import MigrationError, Transient, worst
 from migration_pipeline.core.model import SourceFile, WantedFile
 from migration_pipeline.core.pace import Pace
 from migration_pipeline.core.ports import KeyTaken, Receipt, SourceBlob, SourceStore, TargetStore, Upload
@@ -120,23 +120,6 @@ async def read_in_parts(
 def part_bytes(size: int) -> int:
     """The size of a file's parts."""
     return max(PART_BYTES, -(-size // MAX_PARTS))
-
-
-def worst(errors: BaseExceptionGroup[MigrationError]) -> MigrationError:
-    """Of several errors the one that decides what to do next."""
-    single = _flat(errors)
-    for kind in (Fatal, Permanent, Transient):
-        for error in single:
-            if isinstance(error, kind):
-                return error
-    return single[0]
-
-
-def _flat(errors: BaseExceptionGroup[MigrationError]) -> list[MigrationError]:
-    found: list[MigrationError] = []
-    for error in errors.exceptions:
-        found += _flat(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found
 
 
 async def _complete(links: Links, upload: Upload, key: str) -> Receipt | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from migration_pipeline.core.errors import Permanent, Transient
+from migration_pipeline.core.errors import MigrationError, Permanent, Transient, worst
 from migration_pipeline.core.model import Outcome, ProfileId, SourceFile
 from migration_pipeline.core.plan_ports import ProfileIndex, SourceSizes
 from migration_pipeline.core.ports import DocumentStore
@@ -137,7 +137,10 @@ async def sample_files(
             except Transient:
                 found.unanswered += 1
 
-    async with asyncio.TaskGroup() as group:
-        for file in chosen:
-            group.create_task(ask(file))
+    try:
+        async with asyncio.TaskGroup() as group:
+            for file in chosen:
+                group.create_task(ask(file))
+    except* MigrationError as errors:
+        raise worst(errors) from None
     return found

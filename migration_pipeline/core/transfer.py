@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 
 from migration_pipeline.core.control import Listener, Orders
 from migration_pipeline.core.copy_file import Copier
-from migration_pipeline.core.errors import Fatal, MigrationError
-from migration_pipeline.core.large_file import worst
+from migration_pipeline.core.errors import Fatal, MigrationError, worst
 from migration_pipeline.core.model import CopyResult, Outcome, WantedFile
 from migration_pipeline.core.pace import PaceFacts
 

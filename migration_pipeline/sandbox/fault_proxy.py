@@ -120,7 +120,7 @@ class FaultProxy:
         store: asyncio.StreamWriter,
     ) -> bool:
         """One request and its answer; whether the connection may serve another."""
-        head = await reader.readuntil(b"\r\n\r\n")
+        head = await _next_request(reader, answers)
         self.requests += 1
         self.newest = head.split(b"\r\n", 1)[0].decode("latin-1")
         fault = self._draw(self.newest)
@@ -198,6 +198,23 @@ class FaultProxy:
                 self.happened[fault.kind] += 1
                 return fault
         return None
+
+
+async def _next_request(reader: asyncio.StreamReader, answers: asyncio.StreamReader) -> bytes:
+    """A request's head; a store that hangs up meanwhile, as it may between requests, ends the client's connection, too.
+
+    Else the client would believe in a connection that leads nowhere, and lose its next request.
+    """
+    head = asyncio.create_task(reader.readuntil(b"\r\n\r\n"))
+    hung_up = asyncio.create_task(answers.read(1))
+    try:
+        await asyncio.wait({head, hung_up}, return_when=asyncio.FIRST_COMPLETED)
+        if not head.done():
+            raise EOFError
+        return head.result()
+    finally:
+        head.cancel()
+        hung_up.cancel()
 
 
 def _status(answer: bytes) -> int:
