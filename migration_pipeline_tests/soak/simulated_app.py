@@ -131,13 +131,18 @@ class App:
     # -- making the app
 
     def create(self) -> None:
-        """Rows, documents and files to begin with, a bad one now and then."""
+        """Files, a bad one now and then, and only then the rows and documents that lead a migration to them."""
         for user in self.users:
             for place in user.places:
                 if place not in ("firebase", "cover"):
                     user.places[place] = [self._old_photo(user) for _ in range(self.rng.randint(0, 2))]
             user.places["cover"] = user.places["photos"][:1]
             user.places["firebase"] = list(user.places["photos"])
+        if self.rng.random() < 0.3:
+            self._take_away_a_file()
+        if self.rng.random() < 0.3:
+            self._plant_a_conflict()
+        for user in self.users:
             urls = {uid: self.source_url(uid) for uids in user.places.values() for uid in uids}
             with self._database.transaction():
                 self._database.execute(
@@ -153,10 +158,6 @@ class App:
                 for uid in user.places["verifications"]:
                     self._insert_verification(user, urls[uid])
             self._document(user).set({"photos": _photos(user.places["firebase"], urls), "name": f"user {user.id_}"})
-        if self.rng.random() < 0.3:
-            self._take_away_a_file()
-        if self.rng.random() < 0.3:
-            self._plant_a_conflict()
 
     def _old_photo(self, user: User) -> str:
         uid = self._uid(user)
