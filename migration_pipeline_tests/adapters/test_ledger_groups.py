@@ -149,7 +149,8 @@ def test_a_ledger_of_before_is_moved_into_groups_and_counted(url: str) -> None:
             cursor.execute("INSERT INTO migration.schema_versions VALUES (%s)", [version])
         for item in (LAST, NEXT):
             cursor.execute(
-                "INSERT INTO migration.ranges (range_id, key, last_id, numeric_ids, profiles) VALUES (%s, %s, '9', true, 1)",
+                "INSERT INTO migration.ranges (range_id, key, last_id, numeric_ids, profiles)"
+                " VALUES (%s, %s, '9', true, 1)",
                 [item.ordinal, item.key],
             )
         for number, file in enumerate(FILES):
