@@ -64,6 +64,7 @@ class Row:
     """One engine in one case; medians of the rounds.
 
     Attributes:
+        peak_rss_mb: of the client; `None` where an earlier release of this script measured its own.
         verified: every object was there after each round, with the bytes of its blob.
     """
 
@@ -77,7 +78,7 @@ class Row:
     files_per_s: float
     cpu_ms_per_file: float
     mb_per_s: float
-    peak_rss_mb: float
+    peak_rss_mb: float | None
     verified: bool
 
 
@@ -294,12 +295,22 @@ def _run(engine: str, task: Task) -> Spent:
     with tempfile.NamedTemporaryFile("w", dir=os.environ["BENCH_FOLDER"], suffix=".json") as given:
         json.dump(asdict(task), given)
         given.flush()
-        process = subprocess.Popen([sys.executable, "-m", "benchmarks.engines", engine, given.name])  # noqa: S603 - our own interpreter
-        _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+        command = [sys.executable, "-m", "benchmarks.engines", engine, given.name]
+        said = subprocess.check_output([sys.executable, "-I", "-S", "-c", _LAUNCHER, *command])  # noqa: S603 - our own interpreter
+    failed, cpu, kilobytes = json.loads(said)
+    if failed:
         sys.exit(f"{engine} failed")
-    return Spent(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000, time.monotonic() - began)
+    return Spent(cpu, kilobytes / 1000, time.monotonic() - began)
+
+
+# Linux counts what the starting process held at that moment to the peak of the one it starts. So a small process starts
+# the engine, and not this one, which holds bodies.
+_LAUNCHER = """
+import json, resource, subprocess, sys
+failed = subprocess.call(sys.argv[1:], stdout=sys.stderr)
+spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps([failed, spent.ru_utime + spent.ru_stime, spent.ru_maxrss]))
+"""
 
 
 def median(rows: Sequence[Row]) -> Row:
@@ -351,7 +362,7 @@ def table_of(written: Mapping[str, Any]) -> str:
             cpu = [f"{engines[name]['cpu_ms_per_file']:.2f}" for name in ENGINES]
             pair = [engines[name] for name in (OURS, "rclone")]
             rate = [f"{row['files_per_s']:.0f}" for row in pair]
-            peak = [f"{row['peak_rss_mb']:.0f}" for row in pair]
+            peak = ["-" if row["peak_rss_mb"] is None else f"{row['peak_rss_mb']:.0f}" for row in pair]
             lines.append(f"| {' | '.join([load, str(processes), f'{latency_ms} ms', *cpu, *rate, *peak])} |")
     return "\n".join(lines) + "\n"
 
