@@ -215,6 +215,8 @@ async def _next_request(reader: asyncio.StreamReader, answers: asyncio.StreamRea
     finally:
         head.cancel()
         hung_up.cancel()
+        # Until they have ended, nobody else may read there.
+        await asyncio.gather(head, hung_up, return_exceptions=True)
 
 
 def _status(answer: bytes) -> int:
