@@ -64,7 +64,7 @@ class Row:
     """One engine in one case; medians of the rounds.
 
     Attributes:
-        peak_rss_mb: of the client; `None` where an earlier release of this script measured its own.
+        peak_rss_mb: of all of the client's processes together.
         verified: every object was there after each round, with the bytes of its blob.
     """
 
@@ -78,7 +78,7 @@ class Row:
     files_per_s: float
     cpu_ms_per_file: float
     mb_per_s: float
-    peak_rss_mb: float | None
+    peak_rss_mb: float
     verified: bool
 
 
@@ -362,7 +362,7 @@ def table_of(written: Mapping[str, Any]) -> str:
             cpu = [f"{engines[name]['cpu_ms_per_file']:.2f}" for name in ENGINES]
             pair = [engines[name] for name in (OURS, "rclone")]
             rate = [f"{row['files_per_s']:.0f}" for row in pair]
-            peak = ["-" if row["peak_rss_mb"] is None else f"{row['peak_rss_mb']:.0f}" for row in pair]
+            peak = [f"{row['peak_rss_mb']:.0f}" for row in pair]
             lines.append(f"| {' | '.join([load, str(processes), f'{latency_ms} ms', *cpu, *rate, *peak])} |")
     return "\n".join(lines) + "\n"
 
