@@ -29,7 +29,7 @@ def ask_again(
 ) -> Sequence[str]:
     """Ask for runs of what is left of such backfills of the last day; return the ranges asked for.
 
-    Those that people cancel are another thing, and so are ranges that ran and are red.
+    Backfills that people cancel are another thing. Ranges that ran in it and are red run once more, too.
     """
     lately = BulkActionsFilter(statuses=[BulkActionStatus.FAILED], created_after=datetime.now(UTC) - _A_DAY)
     given_up = instance.get_backfills(lately, limit=_AT_MOST)

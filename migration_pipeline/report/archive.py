@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from migration_pipeline.adapters.ledger.archive import ArchiveRow, Group
+from migration_pipeline.adapters.ledger.archive import ACT, ArchiveRow, Group
 from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
 from migration_pipeline.core.control import Say
 from migration_pipeline.core.errors import Fatal
@@ -113,7 +113,7 @@ def _archive(
         place.put_in_place(f"{kept.name}.sha256")
         dropped = ledger.archive.drop(now.number, f"{kept.name} sha256:{kept.sha256}")
         details = {"ranges": len(now.ranges), "rows": kept.rows, "file": kept.name, "sha256": kept.sha256}
-        ledger.control.note("archive", by=who, why=why, details=details)
+        ledger.control.note(ACT, by=who, why=why, details=details)
     done.files.append(kept)
     done.ranges, done.rows = done.ranges + len(now.ranges), done.rows + kept.rows
     done.dropped += dropped

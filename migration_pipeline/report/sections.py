@@ -319,8 +319,12 @@ def _archived(facts: Facts) -> list[Section]:
         "Rows of finished ranges were exported to these files before, and dropped from the ledger. Their files are in "
         "no other table of this report; profiles, ranges, files copied and bytes count them."
     )
-    rows: list[Row] = [[Code(item.name), count(item.ranges), moment(item.at)] for item in facts.archives]
-    return [Section("Archived before", [said], [Table(["file", "ranges", "when"], rows, numbers={1})])]
+    rows: list[Row] = [
+        [Code(item.name), count(item.ranges), count(item.rows), moment(item.at), Code(item.sha256)]
+        for item in facts.archives
+    ]
+    head = ["file", "ranges", "rows", "when", "SHA-256"]
+    return [Section("Archived before", [said], [Table(head, rows, numbers={1, 2})])]
 
 
 def _acts(facts: Facts) -> Section:

@@ -3,15 +3,20 @@
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import dagster as dg
 import pandas as pd
 import pytest
 
+from migration_pipeline.adapters.ledger import groups, tallies
+from migration_pipeline.adapters.ledger.archive import LedgerArchive
 from migration_pipeline.adapters.ledger.control import LedgerControl
+from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
+from migration_pipeline.core.erase import erase
 from migration_pipeline.core.errors import Fatal, RangeLost
+from migration_pipeline.core.model import SourceFile, Wish
 from migration_pipeline.core.removal_ports import How
 from migration_pipeline.core.rollback import roll_back_range
 from migration_pipeline.core.sweep import sweep_profiles
@@ -86,9 +91,7 @@ def test_what_was_known_is_in_the_files_and_goes_from_the_ledger(ended: Frozen, 
     with closing(open_ledger(ended.settings)) as ledger:
         # How far the migration is does not change, and where the rows are is told.
         assert (ledger.tallies.outcomes(), ledger.overview.states()) == (outcomes, states)
-        assert [(item.name, item.ranges) for item in ledger.archive.archives()] == [
-            (f"{kept.name} sha256:{kept.sha256}", 2)
-        ]
+        assert [item[:4] for item in ledger.archive.archives()] == [(kept.name, kept.sha256, 2, 12)]
     page = write(ended.settings, tmp_path / "report").page.read_text(encoding="utf-8")
     assert "Archived before" in page
     assert kept.sha256 in page
@@ -110,6 +113,8 @@ def test_a_straggler_is_re_pointed_by_what_the_removal_recorded(ended: Frozen, t
     assert _archive(ended, tmp_path / "archive").rows == 2
     assert len(list((tmp_path / "archive").glob("*.parquet"))) == 2
     assert _rows(ended) == (0, 0)
+    with closing(open_ledger(ended.settings)) as ledger:
+        assert [item.rows for item in ledger.archive.archives()] == [12, 2]
 
 
 def test_an_archived_range_is_not_rolled_back(ended: Frozen, tmp_path: Path) -> None:
@@ -200,6 +205,97 @@ def test_copies_that_wait_to_be_erased_are_not_forgotten(ended: Frozen, tmp_path
     done = _archive(ended, tmp_path / "archive")
     assert done.left == {ended.keys[0]: "2 copies that no profile of it holds any more were not erased yet"}
     assert _rows(ended) == (12, 12)
+
+
+def test_a_copy_that_another_range_holds_keeps_nobody(make_frozen: MakeFrozen, tmp_path: Path) -> None:
+    app = make_frozen()
+    shared = app.photo(1)
+    app.write(4, [app.photo(4, 0), app.photo(4, 1), shared])
+    app.migrate([app.keys[1]])
+    app.write(1, [])  # the first range's profile lets go of it
+    app.write_document(1, [])
+    app.migrate([app.keys[0]])
+    with closing(open_ledger(app.settings)) as ledger:
+        alone = [item for item in ledger.dropped(seconds=0) if item.file.blob != shared]
+    assert [item.file.blob for item in alone] == [app.photo(1, 1)]
+    assert erase(app.stores, seconds=0).files == 1
+    app.audit()
+    app.decommission()
+    assert _archive(app, tmp_path / "archive").left == {}
+    assert _rows(app) == (0, 0)
+
+
+@pytest.fixture
+def apart(monkeypatch: pytest.MonkeyPatch, make_frozen: MakeFrozen) -> Frozen:
+    """An app whose blobs are gone from the source, with a group for each range."""
+    monkeypatch.setattr(groups, "RANGES", 1)
+    app = make_frozen()
+    assert app.decommission().files == 12
+    return app
+
+
+def _want(app: Frozen, blob: str, outcome: list[str]) -> None:
+    """The second range comes to need a file of the first one."""
+    file = SourceFile(app.name, blob)
+    with closing(open_ledger(app.settings)) as ledger, ledger.hold(app.keys[1]) as (_, held):
+        held.want([Wish(4, file, app.url(blob), had_query=False)])
+        outcome += [known.outcome or "not tried" for wanted, known in held.known().items() if wanted == file]
+
+
+def _first_group(app: Frozen) -> int:
+    ((range_id,),) = app.ask("SELECT range_id FROM migration.ranges WHERE key = %s", app.keys[0])
+    return groups.group_of(range_id)
+
+
+def test_a_file_that_is_needed_again_while_it_goes_is_known_to_be_copied(apart: Frozen) -> None:
+    outcome: list[str] = []
+    beside = Thread(target=_want, args=[apart, apart.photo(1), outcome])
+    with closing(open_ledger(apart.settings)) as ledger, ledger.transaction():
+        ledger.archive.drop(_first_group(apart), "somewhere")
+        beside.start()
+        beside.join(0.5)
+        assert outcome == []  # it waits for what becomes of the row
+    beside.join(30)
+    assert outcome == ["copied"]
+
+
+def test_a_file_that_goes_while_it_is_being_noted_is_noted_anew(apart: Frozen, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome: list[str] = []
+    noted, dropped, put_in = Event(), Event(), tallies.put_in
+
+    def wait(*given: Any) -> None:
+        noted.set()
+        assert dropped.wait(30)
+        put_in(*given)
+
+    monkeypatch.setattr(tallies, "put_in", wait)
+    beside = Thread(target=_want, args=[apart, apart.photo(1), outcome])
+    with closing(open_ledger(apart.settings)) as ledger, ledger.transaction():
+        beside.start()
+        assert noted.wait(30)  # it found the file's row, and does not refer to it yet
+        ledger.archive.drop(_first_group(apart), "somewhere")
+        dropped.set()
+        beside.join(0.5)
+        assert outcome == []
+    beside.join(30)
+    assert outcome == ["copied"]
+
+
+def test_a_file_that_another_range_needs_by_now_stays(apart: Frozen) -> None:
+    outcome: list[str] = []
+    query = PostgresLedger.query
+
+    def late(ledger: PostgresLedger, text: str, parameters: Any = None) -> list[tuple[Any, ...]]:
+        if "TRUNCATE" in text:  # what may go was looked up before
+            _want(apart, apart.photo(1), outcome)
+        return query(ledger, text, parameters)
+
+    with closing(open_ledger(apart.settings)) as ledger:
+        ledger.archive = LedgerArchive(lambda *given: late(ledger, *given), ledger._stream, ledger.removal)  # noqa: SLF001 - to come between its statements
+        with ledger.transaction():
+            assert ledger.archive.drop(_first_group(apart), "somewhere") == 5
+    assert outcome == ["copied"]
+    assert _rows(apart) == (7, 7)
 
 
 def test_the_asset_is_a_dry_run_unless_told_otherwise(

@@ -4,12 +4,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
+from psycopg import errors
+
 from migration_pipeline.adapters.ledger import groups
 from migration_pipeline.adapters.ledger.exports import BATCH, Stream
 from migration_pipeline.adapters.ledger.overview import Query
 from migration_pipeline.adapters.ledger.postgres_range import VERIFIED
 from migration_pipeline.adapters.ledger.removal import LedgerRemoval
+from migration_pipeline.adapters.postgres.connection import StillBusy
 from migration_pipeline.core.removal_ports import How
+
+ACT = "archive"
+"""What the record of operators' acts calls it."""
+_PATIENCE_SECONDS = 10
 
 
 class ArchiveRow(NamedTuple):
@@ -62,10 +69,12 @@ class Group(NamedTuple):
 
 
 class Archive(NamedTuple):
-    """What rows were exported to: the file's name with its SHA-256, of how many ranges, and when."""
+    """A file that rows were exported to, of how many ranges, and when."""
 
     name: str
+    sha256: str
     ranges: int
+    rows: int
     at: datetime
 
 
@@ -133,9 +142,14 @@ class LedgerArchive:
         self._query(_GOING.replace("<wanted>", table), _bounds(number))
         self._query(_KEPT_WITH_REMOVAL)
         # Not row by row, which would leave as much to vacuum as there were rows.
+        # Whoever reads the table for long, as a report does, would hold up everybody who comes behind us.
+        self._query(f"SET LOCAL lock_timeout = '{_PATIENCE_SECONDS}s'")
         self._query(f"TRUNCATE {{s}}.{table}")
-        self._query("DELETE FROM {s}.files f USING going g WHERE f.file_id = g.file_id")
-        ((files,),) = self._query("SELECT count(*) FROM going")
+        self._query("SET LOCAL lock_timeout = 0")
+        try:
+            ((files,),) = self._query(_DELETE)
+        except errors.ForeignKeyViolation:
+            raise StillBusy("another range came to need one of these files just now; archive again") from None
         self._query("DROP TABLE going")
         self._query(
             "UPDATE {s}.ranges SET epoch = epoch + 1, archive = %(archive)s, archived_at = now()"
@@ -147,8 +161,9 @@ class LedgerArchive:
     def archives(self) -> Sequence[Archive]:
         """What rows were exported to before they were dropped, oldest first."""
         rows = self._query(
-            "SELECT archive, count(*), max(archived_at) FROM {s}.ranges WHERE archive IS NOT NULL"
-            " GROUP BY 1 ORDER BY 3, 1"
+            "SELECT details ->> 'file', details ->> 'sha256', (details ->> 'ranges')::integer,"
+            " (details ->> 'rows')::bigint, at FROM {s}.acts WHERE what = %s ORDER BY act_id",
+            [ACT],
         )
         return [Archive(*row) for row in rows]
 
@@ -165,7 +180,8 @@ _REMOVED = (
 _NEEDED = f"""
     SELECT r.key,
         count(*) FILTER (WHERE w.dropped_at IS NOT NULL
-            AND (f.ours AND f.etag IS NOT NULL OR coalesce(f.outcome, 'gave_up') = 'gave_up')),
+            AND (f.ours AND f.etag IS NOT NULL OR coalesce(f.outcome, 'gave_up') = 'gave_up')
+            AND NOT EXISTS (SELECT FROM {{s}}.wanted o WHERE o.file_id = f.file_id AND o.dropped_at IS NULL)),
         count(*) FILTER (WHERE f.outcome = ANY(%(verified)s) AND NOT {_REMOVED})
     FROM {{s}}.<wanted> w JOIN {{s}}.files f USING (file_id) JOIN {{s}}.ranges r USING (range_id) GROUP BY r.key
 """  # noqa: S608 - of constants
@@ -182,6 +198,12 @@ _GOING = """
     CREATE TEMP TABLE going ON COMMIT DROP AS SELECT DISTINCT file_id FROM {s}.<wanted> w
     WHERE NOT EXISTS (SELECT FROM {s}.wanted o WHERE o.file_id = w.file_id
         AND (o.range_id < %(first)s OR o.range_id >= %(end)s))
+"""
+# A range of another group may have come to need one since.
+_DELETE = """
+    WITH gone AS (DELETE FROM {s}.files f USING going g WHERE f.file_id = g.file_id
+        AND NOT EXISTS (SELECT FROM {s}.wanted w WHERE w.file_id = f.file_id) RETURNING true)
+    SELECT count(*) FROM gone
 """
 # Somebody may refer to such a blob again: then this alone says that its copy was proven, and whose it is.
 _KEPT_WITH_REMOVAL = """

@@ -254,7 +254,8 @@ class PostgresLedger:
 
     def erased(self, removed: Sequence[Erased]) -> None:
         schema = sql.Identifier(self._schema)
-        with translated("ledger.schema"), self._connection.transaction(), self._connection.cursor() as cursor:
+
+        def work(cursor: psycopg.Cursor[tuple[Any, ...]]) -> None:
             for item in removed:
                 file = item.dropped.file
                 cursor.execute(
@@ -293,6 +294,8 @@ class PostgresLedger:
                 cursor.execute(
                     self._sql("UPDATE {s}.removed SET ours = NULL, versions = NULL WHERE file_id = %s"), [file.file_id]
                 )
+
+        self._in_transaction(work)
 
     def remembered(self, name: str) -> Any:  # noqa: ANN401 - any JSON value
         """What was kept under a name; `None` where nothing was."""

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg import sql
+from psycopg import errors, sql
 from psycopg.types.json import Jsonb
 
 from migration_pipeline.adapters.ledger import tallies
@@ -91,8 +91,10 @@ class PostgresRangeLedger:
                         str(wish.profile_id), file.file_id, file.container, file.blob, wish.spelling, wish.had_query,
                     ))  # fmt: skip
             cursor.execute(self._sql(_NOTE))
-            new = [file_id for file_id, outcome in cursor if outcome is None]
-            tallies.put_in(cursor, self._schema, self._bounds.ordinal, new)
+            new = {file_id for (file_id,) in cursor}
+            cursor.execute(self._sql(_RESTORE), [list(new)])
+            new -= {file_id for (file_id,) in cursor}  # those were counted when they were copied
+            tallies.put_in(cursor, self._schema, self._bounds.ordinal, list(new))
             # The first spelling stays: it is the one from before anything was re-pointed.
             cursor.execute(
                 self._sql(
@@ -115,7 +117,8 @@ class PostgresRangeLedger:
             return int(files)
 
         rows = list(wanted)  # read before the transaction begins: no other store is waited for inside it
-        return self._write(work)
+        # An archive that drops a file while it is noted here takes the row from under us: then we begin anew.
+        return self._write(work, again=errors.ForeignKeyViolation)
 
     def _forget_unwanted(self, cursor: _Cursor) -> None:
         """Unfinished files that their profiles do not need any more.
@@ -310,14 +313,19 @@ class PostgresRangeLedger:
 
         return self._do(work)
 
-    def _write(self, work: Callable[[_Cursor], T]) -> T:
-        """Do `work` if the range is still ours; whoever takes it waits for this transaction to end."""
+    def _write(self, work: Callable[[_Cursor], T], *, again: type[psycopg.Error] = errors.DeadlockDetected) -> T:
+        """Do `work` if the range is still ours; whoever takes it waits for this transaction to end.
+
+        Args:
+            work: to be done.
+            again: an error after which it may succeed when it is done anew, beside those that are such everywhere.
+        """
 
         def fenced(cursor: _Cursor) -> T:
             self._pass(cursor, sql.SQL("FOR NO KEY UPDATE"))
             return work(cursor)
 
-        return self._do(fenced)
+        return self._do(fenced, again=again)
 
     def _check(self) -> None:
         self._do(lambda cursor: self._pass(cursor, sql.SQL("")))
@@ -334,26 +342,28 @@ class PostgresRangeLedger:
     def _plain(self, id_: str) -> ProfileId:
         return int(id_) if isinstance(self._bounds.last, int) else id_
 
-    def _do(self, work: Callable[[_Cursor], T]) -> T:
+    def _do(self, work: Callable[[_Cursor], T], *, again: type[psycopg.Error] = errors.DeadlockDetected) -> T:
         with self._turn, translated("ledger.schema"):
-            return in_transaction(self._connection, work)[0]
+            return in_transaction(self._connection, work, again=again)[0]
 
     def _sql(self, text: str) -> sql.Composed:
         return sql.SQL(text).format(s=self._schema)
 
 
-# In one order everywhere: two ranges that share files then wait for each other, and never in a ring. Where a file's row
-# was archived and its blob is gone, the record of its removal says that S3 has it; such a file was counted once.
+# In one order everywhere: two ranges that share files then wait for each other, and never in a ring.
 _NOTE = """
-    INSERT INTO {s}.files
-        (file_id, container, blob, outcome, size_bytes, md5, etag, source_etag, ended_at, ours, versions)
-    SELECT n.file_id, n.container, n.blob, CASE WHEN m.ours THEN 'copied' WHEN NOT m.ours THEN 'already_there' END,
-        coalesce(m.size_bytes, 0), m.md5, m.target_etag, m.source_etag, m.ended_at, coalesce(m.ours, false),
-        coalesce(m.versions, '{{}}')
-    FROM (SELECT DISTINCT file_id, container, blob FROM wanted_now) n
-    LEFT JOIN LATERAL (SELECT * FROM {s}.removed m WHERE m.file_id = n.file_id AND m.ours IS NOT NULL
-        ORDER BY removed_id DESC LIMIT 1) m ON true
-    ORDER BY n.file_id ON CONFLICT DO NOTHING RETURNING file_id, outcome
+    INSERT INTO {s}.files (file_id, container, blob)
+    SELECT DISTINCT file_id, container, blob FROM wanted_now ORDER BY file_id ON CONFLICT DO NOTHING RETURNING file_id
+"""
+# Where a file's row was archived and its blob is gone, the record of its removal says that S3 has it. It is a statement
+# of its own, for whoever noted the file may have waited for that very archive to end.
+_RESTORE = """
+    UPDATE {s}.files f SET outcome = CASE WHEN m.ours THEN 'copied' ELSE 'already_there' END, size_bytes = m.size_bytes,
+        md5 = m.md5, etag = m.target_etag, source_etag = m.source_etag, ended_at = m.ended_at, ours = m.ours,
+        versions = m.versions
+    FROM (SELECT DISTINCT ON (file_id) * FROM {s}.removed WHERE file_id = ANY(%s) AND ours IS NOT NULL
+        ORDER BY file_id, removed_id DESC) m
+    WHERE f.file_id = m.file_id RETURNING f.file_id
 """
 # A failure leaves the evidence of an older copy alone. An object is ours if we made it, or if it came to be after we
 # first wanted the file and holds the same bytes: a copy of which the answer, or our process, was lost.

@@ -77,8 +77,13 @@ def table(name: str) -> sql.Composed:
     return sql.SQL(".").join(sql.Identifier(part) for part in name.split("."))
 
 
-def in_transaction(connection: Connection, work: Callable[[psycopg.Cursor[tuple[Any, ...]]], T]) -> tuple[T, int]:
-    """Run `work` in a transaction, again after deadlocks, serialization failures and lock time-outs.
+def in_transaction(
+    connection: Connection,
+    work: Callable[[psycopg.Cursor[tuple[Any, ...]]], T],
+    *,
+    again: type[psycopg.Error] = errors.DeadlockDetected,
+) -> tuple[T, int]:
+    """Run `work` in a transaction, again after deadlocks, serialization failures, lock time-outs, and `again`.
 
     Returns:
         What `work` returned, and how many runs were thrown away.
@@ -91,7 +96,7 @@ def in_transaction(connection: Connection, work: Callable[[psycopg.Cursor[tuple[
         try:
             with connection.transaction(), connection.cursor() as cursor:
                 return work(cursor), lost
-        except RUN_AGAIN as error:
+        except (*RUN_AGAIN, again) as error:
             if lost == _TRIES - 1:
                 raise StillBusy(f"the database kept refusing: {type(error).__name__}") from None
             time.sleep(random.uniform(0, 0.05 * 2**lost))  # noqa: S311 - spreads load, guards nothing
@@ -114,6 +119,8 @@ def translated(setting: str) -> Iterator[None]:
         raise Fatal(_first_line(error), setting=setting, remedy="Check the names of tables and columns.") from None
     except errors.InsufficientPrivilege as error:
         raise Fatal(_first_line(error), setting=setting, remedy="Grant the role what docs/settings.md lists.") from None
+    except RUN_AGAIN as error:
+        raise StillBusy(f"the database is busy: {_first_line(error)}") from None
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         raise Transient(f"the database went away: {_first_line(error)}") from None
 
