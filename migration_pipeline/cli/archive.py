@@ -42,7 +42,7 @@ def archive(folder: Path, apply_: bool, why: str, by: str, json_: bool) -> None:
         if len(done.left) > _SHOWN:
             click.echo(f"and {len(done.left) - _SHOWN:,} more.")
     if done.with_these:
-        click.echo(f"{done.with_these:,} finished ranges stay, for they share their tables with these.")
+        click.echo(f"{done.with_these:,} finished ranges stay with these: 256 neighbours are archived together.")
     if done.files:
         rows = [[kept.name, f"{kept.rows:,}", f"{kept.bytes:,}", kept.sha256] for kept in done.files]
         print_table(["file", "rows", "bytes", "SHA-256"], rows)
