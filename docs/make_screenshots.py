@@ -186,6 +186,7 @@ def _shoot(page: Page, ui: Ui, shot: Shot) -> bytes:
     if shot.opens:
         # The last one: a title may hold the same text.
         page.get_by_text(shot.opens).last.click()
+    page.wait_for_function("() => !/Loading(…|[.]{3})/.test(document.body.innerText)", timeout=60_000)
     page.wait_for_timeout(2000)  # what slides in has come to rest
     page.evaluate(HIDE, str(Path(sys.prefix).parent) + "/")
     return page.screenshot()
