@@ -33,6 +33,7 @@ STORES = {
 _PHOTOS = 10
 _FILES_A_PROFILE = 53.5  # of so many photos: six files each, and a verification; some profiles are deleted
 _SCALE = 0.15  # of the files' sizes: some 20 KB on average
+_EMULATOR = {"_JAVA_OPTIONS": "-Xmx4g"}  # Firestore's keeps every document, of 53 files each, in memory
 
 
 def measure(sizes: dict[Kind, Sequence[int]]) -> Figures:
@@ -45,6 +46,7 @@ def _measured(kind: Kind, files: int) -> Figures:
     size = AppSize(
         profiles=max(10, round(files / _FILES_A_PROFILE)), photos_per_profile=_PHOTOS, scale=_SCALE, bad_files=False
     )
+    os.environ.update(_EMULATOR)
     with Sandbox() as servers:
         stores = AppStores.on(servers)
         if kind == "servers":

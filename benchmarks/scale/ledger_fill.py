@@ -71,13 +71,13 @@ WITH numbered AS (
     FROM named
 ), of_files AS (
     INSERT INTO {s}.files (file_id, container, blob, outcome, message, attempts, size_bytes, md5, etag, source_etag,
-        ended_at, noted_at, ours)
+        ended_at, noted_at, ours, tried_in)
     SELECT file_id, 'photos', blob, outcome,
         CASE outcome WHEN 'copied' THEN '' ELSE 'the source holds no such blob' END, 1,
         size_bytes, CASE outcome WHEN 'copied' THEN decode(digest, 'hex') END,
         CASE outcome WHEN 'copied' THEN '"' || digest || '"' END,
         CASE outcome WHEN 'copied' THEN '"0x8D' || upper(left(digest, 15)) || '"' END, ended_at, ended_at,
-        outcome = 'copied'
+        outcome = 'copied', range_id
     FROM made
 ), of_wanted AS (
     INSERT INTO {s}.wanted (range_id, profile_id, file_id, spelling, had_query)

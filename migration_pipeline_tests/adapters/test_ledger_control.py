@@ -159,6 +159,39 @@ def test_only_the_letters_asked_for_are_tried_again_and_then_all_of_them(ledger:
         assert {item.file for item in run.unfinished()} == {BROKEN, MISSING}
 
 
+def test_letters_last_as_long_as_any_range_needs_the_file(ledger: PostgresLedger) -> None:
+    fail(ledger)
+    fail(ledger, SECOND)
+
+    def listed() -> set[tuple[str, SourceFile]]:
+        return {(letter.range_key, letter.file) for letter in ledger.overview.dead_letters()}
+
+    def counted(range_key: str | None = None) -> int:
+        return sum(found.waiting for found in ledger.overview.letter_classes(range_key=range_key))
+
+    assert listed() == {(key, file) for key in (FIRST, SECOND) for file in (MISSING, BROKEN)}
+    assert counted() == counted(FIRST) == counted(SECOND) == 2
+    with ledger.hold(SECOND) as (_, run):  # which tried them last
+        run.want([])
+    assert listed() == {(FIRST, MISSING), (FIRST, BROKEN)}
+    assert (counted(), counted(FIRST), counted(SECOND)) == (2, 2, 0)
+    with ledger.hold(FIRST) as (_, run):
+        run.want([])
+    assert (listed(), counted()) == (set(), 0)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_pages_of_letters_hold_each_once(ledger: PostgresLedger, limit: int) -> None:
+    fail(ledger)
+    fail(ledger, SECOND)
+    seen: list[tuple[str, SourceFile]] = []
+    last = None
+    while page := ledger.overview.dead_letters(limit=limit, after=last):
+        seen += [(letter.range_key, letter.file) for letter in page]
+        last = page[-1]
+    assert sorted(seen, key=str) == sorted(((k, f) for k in (FIRST, SECOND) for f in (MISSING, BROKEN)), key=str)
+
+
 def test_a_waived_letter_is_tried_again_where_it_is_named(ledger: PostgresLedger) -> None:
     fail(ledger)
     ledger.control.waive(Selection(), by="ann", why="for now")

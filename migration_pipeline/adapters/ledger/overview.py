@@ -114,6 +114,28 @@ Query = Callable[..., list[tuple[Any, ...]]]
 """Runs a statement of the ledger, `{s}` standing for its schema; gives no row where there is no ledger yet."""
 
 
+_BY_SOMEBODY = "SELECT true FROM {s}.wanted w WHERE w.file_id = f.file_id AND w.dropped_at IS NULL"
+# As values, which are looked up file by file: for EXISTS, Postgres would read who needs any file at all.
+_NEEDED = f"coalesce(({_BY_SOMEBODY} AND w.range_id = f.tried_in LIMIT 1), ({_BY_SOMEBODY} LIMIT 1), false)"
+_NEEDED_IN = f"EXISTS ({_BY_SOMEBODY} AND w.range_id = (SELECT range_id FROM {{s}}.ranges WHERE key = %(range)s))"  # noqa: S608 - of constants
+
+# A few examples are looked up: to collect and sort the names of all would take most of the time.
+_CLASSES = """
+    WITH failed AS NOT MATERIALIZED (
+        SELECT * FROM {s}.files f WHERE outcome IS NOT NULL AND outcome NOT IN ('copied', 'already_there')
+            AND (%(outcome)s::text IS NULL OR outcome = %(outcome)s)
+            AND (%(file)s::uuid IS NULL OR file_id = %(file)s) AND <needed>
+    ), classes AS (
+        SELECT outcome, count(*) FILTER (WHERE waived_at IS NULL) AS waiting, count(waived_at) AS waived,
+            max(ended_at) AS newest
+        FROM failed GROUP BY outcome
+    )
+    SELECT c.*, CASE WHEN waiting > 0 THEN ARRAY(SELECT container || '/' || blob FROM failed f
+        WHERE f.outcome = c.outcome AND waived_at IS NULL LIMIT 3) END
+    FROM classes c ORDER BY 2 DESC, 1
+"""
+
+
 class Overview:
     """Reads; nothing here is written."""
 
@@ -134,9 +156,9 @@ class Overview:
         limit: int = 1000,
         after: DeadLetter | None = None,
     ) -> Sequence[DeadLetter]:
-        """Failed files that some profile still needs, once for each range, in the ranges' order; those `after` one."""
+        """Failed files that some profile still needs, once for each range, by file; only those `after` one."""
         rows = self._query(
-            "SELECT DISTINCT ON (r.range_id, f.file_id) r.key, w.profile_id, f.container, f.blob, f.outcome,"
+            "SELECT DISTINCT ON (f.file_id, r.range_id) r.key, w.profile_id, f.container, f.blob, f.outcome,"
             " f.message, f.attempts, f.ended_at, f.waived_at, f.waived_by, f.waived_why"
             " FROM {s}.files f JOIN {s}.wanted w USING (file_id) JOIN {s}.ranges r USING (range_id)"
             " WHERE f.outcome IS NOT NULL AND f.outcome NOT IN ('copied', 'already_there') AND w.dropped_at IS NULL"
@@ -144,9 +166,10 @@ class Overview:
             " AND (%(range)s::text IS NULL OR r.key = %(range)s)"
             " AND (%(file)s::uuid IS NULL OR f.file_id = %(file)s)"
             " AND (%(waived)s::boolean IS NULL OR (f.waived_at IS NOT NULL) = %(waived)s)"
-            " AND (%(after)s::uuid IS NULL OR (r.range_id, f.file_id)"
-            " > ((SELECT range_id FROM {s}.ranges WHERE key = %(after_range)s), %(after)s))"
-            " ORDER BY r.range_id, f.file_id, w.profile_id LIMIT %(limit)s",
+            # By file: with an index in that order, a page costs what is on it, however many letters there are.
+            " AND (%(after)s::uuid IS NULL OR f.file_id >= %(after)s AND (f.file_id, r.range_id)"
+            " > (%(after)s, (SELECT range_id FROM {s}.ranges WHERE key = %(after_range)s)))"
+            " ORDER BY f.file_id, r.range_id, w.profile_id LIMIT %(limit)s",
             {
                 "outcome": outcome, "range": range_key, "file": file.file_id if file else None, "waived": waived,
                 "limit": limit, "after": after.file.file_id if after else None,
@@ -166,18 +189,7 @@ class Overview:
     ) -> Sequence[LetterClass]:
         """Dead letters by class, the most frequent first; only those of one class, range or file where given."""
         rows = self._query(
-            "WITH failed AS NOT MATERIALIZED ("
-            " SELECT * FROM {s}.files f WHERE outcome IS NOT NULL AND outcome NOT IN ('copied', 'already_there')"
-            " AND (%(outcome)s::text IS NULL OR outcome = %(outcome)s)"
-            " AND (%(file)s::uuid IS NULL OR file_id = %(file)s)"
-            " AND EXISTS (SELECT FROM {s}.wanted w WHERE w.file_id = f.file_id AND w.dropped_at IS NULL"
-            " AND (%(range)s::text IS NULL OR range_id = (SELECT range_id FROM {s}.ranges WHERE key = %(range)s)))"
-            "), classes AS ("
-            " SELECT outcome, count(*) FILTER (WHERE waived_at IS NULL) AS waiting, count(waived_at) AS waived,"
-            " max(ended_at) AS newest FROM failed GROUP BY outcome"
-            # A few examples are looked up: to collect and sort the names of all would take most of the time.
-            ") SELECT c.*, CASE WHEN waiting > 0 THEN ARRAY(SELECT container || '/' || blob FROM failed f"
-            " WHERE f.outcome = c.outcome AND waived_at IS NULL LIMIT 3) END FROM classes c ORDER BY 2 DESC, 1",
+            _CLASSES.replace("<needed>", _NEEDED if range_key is None else _NEEDED_IN),
             {"outcome": outcome, "range": range_key, "file": file.file_id if file else None},
         )
         return [

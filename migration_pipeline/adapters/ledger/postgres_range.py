@@ -172,7 +172,7 @@ class PostgresRangeLedger:
                 )
             )
             ((verified, failed),) = cursor.fetchall()
-            cursor.execute(self._sql(_RECORD), [VERIFIED])
+            cursor.execute(self._sql(_RECORD), {"range": self._bounds.ordinal, "verified": VERIFIED})
             tallies.put_in(cursor, self._schema, self._bounds.ordinal, file_ids)
             copied = [item for item in results if item.outcome is Outcome.COPIED]
             cursor.execute(
@@ -372,7 +372,7 @@ _RECORD = """
             OR (e.outcome = 'already_there' AND e.made_at >= date_trunc('second', f.noted_at)) AS made
         FROM ended e JOIN {s}.files f USING (file_id))
     UPDATE {s}.files f SET outcome = e.outcome, message = e.message, ended_at = now(),
-        attempts = f.attempts + e.attempts,
+        attempts = f.attempts + e.attempts, tried_in = %(range)s,
         size_bytes = CASE WHEN e.verified THEN e.size_bytes ELSE f.size_bytes END,
         md5 = CASE WHEN e.verified THEN e.md5 ELSE f.md5 END,
         etag = CASE WHEN e.verified THEN e.etag ELSE f.etag END,
@@ -382,7 +382,7 @@ _RECORD = """
         versions = CASE WHEN e.made AND e.version IS NOT NULL AND e.version <> ALL(f.versions)
             THEN f.versions || e.version ELSE f.versions END
     FROM judged e
-    WHERE f.file_id = e.file_id AND (f.outcome IS NULL OR f.outcome <> ALL(%s))
+    WHERE f.file_id = e.file_id AND (f.outcome IS NULL OR f.outcome <> ALL(%(verified)s))
 """
 
 

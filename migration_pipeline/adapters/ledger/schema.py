@@ -21,9 +21,14 @@ def _into_groups(cursor: _Cursor, schema: sql.Identifier) -> None:
     groups.make_tables(cursor, schema, [range_id for (range_id,) in cursor.fetchall()])
     cursor.execute(sql.SQL("INSERT INTO {s}.wanted SELECT * FROM {s}.wanted_before").format(s=schema))
     cursor.execute(sql.SQL("DROP TABLE {s}.wanted_before").format(s=schema))
+    cursor.execute(sql.SQL(_TRIED).format(s=schema))
     cursor.execute(sql.SQL(tallies.FILL).format(s=schema))
 
 
+_TRIED = """
+    UPDATE {s}.files f SET tried_in = coalesce((SELECT min(range_id) FROM {s}.wanted w WHERE w.file_id = f.file_id), -1)
+    WHERE outcome IS NOT NULL AND outcome NOT IN ('copied', 'already_there')
+"""
 _PARTED = """
     ALTER TABLE {s}.wanted RENAME TO wanted_before;
     ALTER TABLE {s}.wanted_before DROP CONSTRAINT wanted_pkey;
@@ -48,6 +53,10 @@ _PARTED = """
         attempts bigint NOT NULL,
         PRIMARY KEY (range_id, outcome, power)
     );
+    ALTER TABLE {s}.files
+        ADD tried_in integer;                         -- range whose run last did: where to look first for who needs it
+    CREATE INDEX files_letters ON {s}.files (file_id)
+        WHERE outcome IS NOT NULL AND outcome NOT IN ('copied', 'already_there');
     ALTER TABLE {s}.ranges
         ADD archive     text,                         -- folder and digest of what its dropped rows were exported to
         ADD archived_at timestamptz;
