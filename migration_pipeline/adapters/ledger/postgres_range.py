@@ -90,6 +90,8 @@ class PostgresRangeLedger:
                     copy.write_row((
                         str(wish.profile_id), file.file_id, file.container, file.blob, wish.spelling, wish.had_query,
                     ))  # fmt: skip
+            # However few rows of a new range Postgres expects, each is then looked up and not compared with all others.
+            cursor.execute("CREATE INDEX ON wanted_now (profile_id, file_id)")
             cursor.execute(self._sql(_NOTE))
             new = {file_id for (file_id,) in cursor}
             cursor.execute(self._sql(_RESTORE), [list(new)])
