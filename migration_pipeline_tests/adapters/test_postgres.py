@@ -173,6 +173,16 @@ def test_unfinished_files_that_nobody_needs_any_more_are_forgotten(ledger: Postg
         assert ledger.overview.dead_letters() == []
 
 
+def test_a_file_that_was_given_up_is_kept_for_erasing_however_often_nobody_needs_it(ledger: PostgresLedger) -> None:
+    with ledger.hold(RANGE.key) as (_, held):
+        held.want([wish(1)])
+        held.record([CopyResult(FILE, Outcome.GAVE_UP, message="no answer to the upload")])
+        for _ in range(2):
+            held.want([])
+            assert list(held.known()) == [FILE]
+            assert ledger.overview.dead_letters() == []
+
+
 def test_a_ledger_of_a_newer_release_is_refused(url: str, ledger: PostgresLedger) -> None:
     assert ledger.ranges() == [RANGE]
     with psycopg.connect(url) as connection:

@@ -128,17 +128,12 @@ class PostgresRangeLedger:
         Those that were given up, or that a run was cut off at, may be in S3 for all that: they are only dropped, and
         erasing looks there.
         """
-        unwanted = (
-            " FROM {s}.files f WHERE w.range_id = %(range)s AND f.file_id = w.file_id AND f.replaces IS NULL"
-            " AND (f.outcome IS NULL OR f.outcome <> ALL(%(verified)s))"
-            " AND NOT EXISTS (SELECT FROM wanted_now n WHERE n.profile_id = w.profile_id AND n.file_id = w.file_id)"
-        )
         values = {"range": self._bounds.ordinal, "verified": VERIFIED, "unsure": Outcome.GAVE_UP.value}
-        unsure = "coalesce(f.outcome, %(unsure)s) = %(unsure)s"
-        dropping = f"UPDATE {{s}}.wanted w SET dropped_at = now(){unwanted} AND w.dropped_at IS NULL AND {unsure}"  # noqa: S608 - of the constants above
-        cursor.execute(self._sql(dropping), values)
-        forgetting = f"DELETE FROM {{s}}.wanted w USING{unwanted.removeprefix(' FROM')} AND NOT {unsure}"  # noqa: S608 - of the constants above
-        cursor.execute(self._sql(forgetting), values)
+        for change, those in (
+            ("UPDATE {s}.wanted w SET dropped_at = now() FROM", "= %(unsure)s AND w.dropped_at IS NULL"),
+            ("DELETE FROM {s}.wanted w USING", "<> %(unsure)s"),
+        ):
+            cursor.execute(self._sql(_FORGET.replace("<change>", change).replace("<those>", those)), values)
 
     def unfinished(self) -> Sequence[WantedFile]:
         rows = self._fetch(
@@ -366,6 +361,18 @@ _RESTORE = """
     FROM (SELECT DISTINCT ON (file_id) * FROM {s}.removed WHERE file_id = ANY(%s) AND ours IS NOT NULL
         ORDER BY file_id, removed_id DESC) m
     WHERE f.file_id = m.file_id RETURNING f.file_id
+"""
+# First what is not needed any more, by itself: Postgres expects so few unfinished files that it would compare each with
+# all that are needed.
+_FORGET = """
+    WITH unneeded AS MATERIALIZED (
+        SELECT profile_id, file_id FROM {s}.wanted WHERE range_id = %(range)s
+        EXCEPT SELECT profile_id, file_id FROM wanted_now
+    )
+    <change> unneeded u JOIN {s}.files f USING (file_id)
+    WHERE w.range_id = %(range)s AND w.profile_id = u.profile_id AND w.file_id = u.file_id AND f.replaces IS NULL
+        AND (f.outcome IS NULL OR f.outcome <> ALL(%(verified)s))
+        AND coalesce(f.outcome, %(unsure)s) <those>
 """
 # A failure leaves the evidence of an older copy alone. An object is ours if we made it, or if it came to be after we
 # first wanted the file and holds the same bytes: a copy of which the answer, or our process, was lost.
