@@ -59,5 +59,10 @@ def scanned(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 def test_a_new_range_is_not_compared_file_by_file(ledger: PostgresLedger, scanned: dict[str, int]) -> None:
     with ledger.hold(NEW.key) as (_, held):
         files = [SourceFile("photos", f"new/{n}.jpg") for n in range(FILES)]
-        held.want([Wish(NEW.last, file, "u", had_query=False) for file in files])
+        wanted = [Wish(NEW.last, file, "u", had_query=False) for file in files]
+        held.want(wanted)
+        assert FILES <= scanned["wanted_now"] <= 10 * FILES
+        held.note_held([])  # nobody holds any of them
+        held.want(wanted)  # and somebody does again
+        assert len(held.unfinished()) == FILES
         assert FILES <= scanned["wanted_now"] <= 10 * FILES
