@@ -5,7 +5,7 @@
     python docs/make_screenshots.py --ui http://127.0.0.1:3000    # pages of a UI that runs already
     python docs/make_screenshots.py end_report                    # the report at the end alone, without a UI
 
-Needs a Chromium on PATH; nothing is downloaded. Pictures show what was there: bad files are among those of the app, so
+Pictures show what was there: bad files are among those of the app, so
 some ranges stay red.
 """
 
@@ -13,7 +13,6 @@ import argparse
 import io
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from migration_pipeline import planning
 from migration_pipeline.adapters.ledger.status import summed
@@ -38,16 +37,13 @@ from migration_pipeline.sandbox.app import AppSize, AppStores, create_app
 from migration_pipeline.sandbox.processes import free_ports
 from migration_pipeline.settings import load
 from migration_pipeline.stores import copy_limits, open_ledger, open_stores
+from migration_pipeline_tests.browser import open_browser
 
 IMAGES = Path(__file__).parent / "images"
 SIZE = AppSize(profiles=168, scale=0.2)
 PROFILES_PER_RANGE = 12
 COLOURS = 128  # of a picture; the UI has few, and a picture so takes a third of the room
 STAGES = ["file_references", "file_copies", "database_urls", "firebase_urls", "migrated_profiles"]
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 # Stack traces name folders of the machine that draws.
 HIDE = """folder => {
   const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
@@ -149,7 +145,8 @@ END_REPORT = Shot("end_report", "", "Files by outcome", size=(1280, 1440))
 
 def draw(ui: Ui, only: list[str]) -> None:
     """Shoot every page, or those named."""
-    with _browser() as page:
+    with open_browser(timezone_id="UTC") as browser:
+        page = browser.pages[0]
         for shot in shots(ui):
             if not only or shot.name in only:
                 _keep(shot, _shoot(page, ui, shot))
@@ -161,21 +158,12 @@ def draw_end_report(folder: Path) -> None:
     _command("-m", "migration_pipeline.cli", *waive)
     migrate_directly()
     _command("-m", "migration_pipeline.cli", "report", "--out", str(folder))
-    with _browser() as page:
+    with open_browser(timezone_id="UTC") as browser:
+        page = browser.pages[0]
         page.set_viewport_size({"width": END_REPORT.size[0], "height": END_REPORT.size[1]})
         page.goto((folder / "report.html").as_uri())
         page.get_by_text(END_REPORT.shows).first.wait_for()
         _keep(END_REPORT, page.screenshot())
-
-
-@contextmanager
-def _browser() -> Iterator[Page]:
-    with sync_playwright() as tools, tempfile.TemporaryDirectory() as profile:
-        browser = tools.chromium.launch_persistent_context(
-            profile, executable_path=shutil.which("chromium"), headless=True, args=FLAGS, timezone_id="UTC"
-        )
-        yield browser.pages[0]
-        browser.close()
 
 
 def _shoot(page: Page, ui: Ui, shot: Shot) -> bytes:

@@ -1,8 +1,6 @@
 """Pages of the Dagster UI in Chromium, and how long they take until what they are for can be read."""
 
 import re
-import shutil
-import tempfile
 import time
 import urllib.request
 from collections.abc import Callable
@@ -10,14 +8,11 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from benchmarks.scale.results import Figures, summary
+from migration_pipeline_tests.browser import open_browser
 
-_FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 _KEY = re.compile(r"^\d{10}-\d{10}$")
 _LONGEST = 120_000  # milliseconds
 _GROUP = "/locations/migration_pipeline/asset-groups/migration"
@@ -32,13 +27,7 @@ class Browser:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        tools = self._stack.enter_context(sync_playwright())
-        folder = self._stack.enter_context(tempfile.TemporaryDirectory())
-        chromium = shutil.which("chromium")
-        browser = tools.chromium.launch_persistent_context(
-            folder, executable_path=chromium, headless=True, args=_FLAGS, viewport={"width": 1600, "height": 1000}
-        )
-        self._stack.callback(browser.close)
+        browser = self._stack.enter_context(open_browser(viewport={"width": 1600, "height": 1000}))
         self._page: Page = browser.pages[0]
         return self
 

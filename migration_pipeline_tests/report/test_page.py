@@ -1,27 +1,22 @@
 """The page in a real browser: it asks nobody for anything, draws every picture, and says what `status` says."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from migration_pipeline.cli.main import main
 from migration_pipeline.report.page import TITLE
+from migration_pipeline_tests import browser
 from migration_pipeline_tests.report.conftest import HOSTILE
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-]  # fmt: skip
 PICTURES = 5
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH: apt-get install chromium")
+pytestmark = pytest.mark.skipif(not browser.available(), reason=browser.UNAVAILABLE)
 
 
 class Opened:
@@ -50,13 +45,9 @@ class Opened:
 
 
 @pytest.fixture(scope="module")
-def opened(written: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
-    with sync_playwright() as tools:
-        browser = tools.chromium.launch_persistent_context(
-            tmp_path_factory.mktemp("chromium"), executable_path=CHROMIUM, headless=True, args=FLAGS
-        )
-        yield Opened(browser.pages[0], written / "report.html")
-        browser.close()
+def opened(written: Path) -> Iterator[Opened]:
+    with browser.open_browser() as chromium:
+        yield Opened(chromium.pages[0], written / "report.html")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

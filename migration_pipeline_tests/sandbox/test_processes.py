@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from migration_pipeline.sandbox import azurite
+from migration_pipeline.sandbox import azurite, npm_packages
 from migration_pipeline.sandbox.processes import SandboxUnavailable, ServerProcess
 
 OWNER = """
 import sys, time
 from pathlib import Path
-from migration_pipeline.sandbox import azurite
 from migration_pipeline.sandbox.processes import ServerProcess
 folder = Path(sys.argv[1])
 code = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(600)"
@@ -71,5 +70,5 @@ def test_azurite_never_stands_still_to_collect_bytes() -> None:
         f"const {{default: Collector}} = require('{script}/gc/BlobGCManager.js');"
         "console.log(new Collector(null, null, null, () => {}, null).gcIntervalInMS);"
     )
-    node = [str(azurite._node() / "bin/node"), "-e", code]  # noqa: SLF001 - the Node that runs it
+    node = [str(npm_packages.node() / "bin/node"), "-e", code]
     assert int(subprocess.run(node, capture_output=True, text=True, check=True).stdout) > 7 * 24 * 3600 * 1000

@@ -6,7 +6,6 @@
 import base64
 import io
 import json
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -21,7 +20,7 @@ import psycopg
 import pytest
 from azure.storage.blob import BlobServiceClient, CorsRule
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 from werkzeug.serving import make_server
 
 from examples.photo_app.app import create_app
@@ -42,13 +41,9 @@ from migration_pipeline.uploads import (
     explain,
 )
 from migration_pipeline.uploads.cors import azure_cors, s3_cors
+from migration_pipeline_tests import browser
 from migration_pipeline_tests.uploads.time_travel import signed_at
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-]  # fmt: skip
 PROFILE = "7"
 RULES = UploadRules(max_bytes=200_000, types={"image/jpeg": ".jpg", "image/png": ".png"})
 TABLE = """
@@ -60,7 +55,7 @@ INSERT INTO profiles (id, username, photos, updated_at) VALUES
   (7, 'ada', '[{"id": "old", "caption": "no file of ours"}]', '2024-01-01Z'), (8, 'bea', NULL, '2024-01-01Z');
 """
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH: apt-get install chromium")
+pytestmark = pytest.mark.skipif(not browser.available(), reason=browser.UNAVAILABLE)
 
 
 @dataclass
@@ -126,15 +121,11 @@ def place(sandbox: Sandbox) -> Iterator[Place]:
 
 
 @pytest.fixture(scope="module")
-def page(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with sync_playwright() as tools:
-        browser = tools.chromium.launch_persistent_context(
-            tmp_path_factory.mktemp("chromium"), executable_path=CHROMIUM, headless=True, args=FLAGS
-        )
-        opened = browser.pages[0]
+def page(place: Place) -> Iterator[Page]:
+    with browser.open_browser() as chromium:
+        opened = chromium.pages[0]
         sign_in(opened, place.origin)
         yield opened
-        browser.close()
 
 
 def sign_in(page: Page, origin: str) -> None:
