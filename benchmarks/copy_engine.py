@@ -304,7 +304,7 @@ def _run(engine: str, task: Task) -> Spent:
 
 
 def _python(engine: str) -> str:
-    """aiobotocore holds boto3 back, so it has an environment of its own: `make bench` makes it."""
+    """Aiobotocore holds boto3 back, so it has an environment of its own: `make bench` makes it."""
     return str(Path(sys.prefix, "peers", "bin", "python")) if "aiobotocore" in engine else sys.executable
 
 

@@ -26,9 +26,7 @@ def without_wheel(python: str, platform: str, target: Path) -> str | None:
     both = [word for lock in LOCKS for word in ("-r", ROOT / lock)]
     built = BUILT.get((python, platform))
     for allowed in ([], *([["--no-binary", built]] if built else [])):
-        done = subprocess.run(
-            [*command, *allowed, *both], capture_output=True, text=True, check=False, timeout=250
-        )
+        done = subprocess.run([*command, *allowed, *both], capture_output=True, text=True, check=False, timeout=250)
         if done.returncode == 0:
             return built if allowed else None
         missing = re.search(r"Because (\S+)==\S+ has no usable wheels", done.stderr)

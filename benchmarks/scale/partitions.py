@@ -14,15 +14,8 @@ import psycopg
 from benchmarks.scale import profiles
 from benchmarks.scale.pages import Browser, wait_for
 from benchmarks.scale.results import Figures, load_average, say
-from migration_pipeline.commands.dagster_instance import (
-    backfill_state,
-    cancel_backfill,
-    daemon,
-    instance,
-    launch_backfill,
-    shipped,
-    webserver,
-)
+from migration_pipeline.commands.dagster_instance import daemon, instance, shipped, webserver
+from migration_pipeline.commands.launches import cancel, launch_backfill, state
 from migration_pipeline.defs.migrated import SPECS
 from migration_pipeline.defs.ranges import register, set_workers
 from migration_pipeline.planning import keep, plan
@@ -125,19 +118,19 @@ def _backfill(home: Path, browser: Browser, partitions: int, slices: int, times:
         keys = list(opened.get_dynamic_partitions("profile_ranges"))
         parts = [keys[start : start + partitions // slices] for start in range(0, partitions, partitions // slices)]
         before = time.monotonic()
-        ids = [launch_backfill(part) for part in parts]
+        launched = [launch_backfill(part) for part in parts]
         launching = time.monotonic() - before
         with daemon(home / "daemon.log"):
             before = time.monotonic()
-            wait_for(lambda: backfill_state(opened, ids[0]).queued > 0, _START_SECONDS)
+            wait_for(lambda: state(opened, launched[0]).queued > 0, _START_SECONDS)
             first_run = time.monotonic() - before
-            wait_for(lambda: _submitted(opened, ids[0]) >= len(parts[0]), 3600)
+            wait_for(lambda: _submitted(opened, launched[0].id) >= len(parts[0]), 3600)
             submitted = time.monotonic() - before
             say(f"the first slice's {len(parts[0])} runs are queued")
-            page = browser.backfill_pages(ids[0], times)
-            state = backfill_state(opened, ids[0])
-            for id_ in ids:
-                cancel_backfill(opened, id_)
+            page = browser.backfill_pages(launched[0].id, times)
+            runs = state(opened, launched[0])
+            for one in launched:
+                cancel(opened, one)
     return {
         "slices": len(parts),
         "partitions_of_a_slice": len(parts[0]),
@@ -145,7 +138,7 @@ def _backfill(home: Path, browser: Browser, partitions: int, slices: int, times:
         "first_run_queued_after_seconds": round(first_run, 1),
         "first_slice_queued_after_seconds": round(submitted, 1),
         "pages": page,
-        "runs_of_the_first_slice": state._asdict(),
+        "runs_of_the_first_slice": runs._asdict(),
         "not_run": "the slices were cancelled then: all runs take hours, and are measured by bench-backfill",
     }
 

@@ -1,25 +1,28 @@
 """`demo` and `sandbox`: the whole migration, or its servers alone, on this machine."""
 
+import json
 import os
 import shlex
 import shutil
 import signal
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from migration_pipeline import planning
-from migration_pipeline.commands.dagster_instance import daemon, instance, shipped, webserver
+from migration_pipeline.commands.dagster_instance import daemon, shipped, webserver
 from migration_pipeline.commands.doctor import Health, examine
+from migration_pipeline.commands.live_line import live_line
+from migration_pipeline.commands.materialize import materialize
 from migration_pipeline.commands.migrate import choose, migrate
 from migration_pipeline.commands.proof import prove
 from migration_pipeline.commands.status import Status
 from migration_pipeline.commands.watch import watch
 from migration_pipeline.core.errors import Fatal
 from migration_pipeline.core.model import REMEDIES
-from migration_pipeline.defs.ranges import register
+from migration_pipeline.defs.ranges import GROUP
 from migration_pipeline.sandbox import Sandbox
 from migration_pipeline.sandbox.app import App, AppSize, AppStores, create_app, settings_toml
 from migration_pipeline.sandbox.processes import SandboxUnavailable, free_ports
@@ -27,6 +30,7 @@ from migration_pipeline.settings import CONFIG_VARIABLE, Settings, load
 from migration_pipeline.stores import open_ledger
 
 Say = Callable[[str], None]
+_UI_SECONDS = 120.0
 
 
 def run_demo(*, profiles: int, workers: int, keep: bool, folder: Path | None, say: Say) -> bool:
@@ -45,6 +49,7 @@ def run_demo(*, profiles: int, workers: int, keep: bool, folder: Path | None, sa
         _plan(settings, say)
         status = _migrate(settings, say)
         good = _tell_result(settings, app, status, say)
+        materialize("dead_letters", "migration_report")
         say(
             f"The demo took {time.monotonic() - began:.0f} s. "
             + ("All as it must be." if good else "NOT as it must be.")
@@ -100,18 +105,18 @@ def _open(stack: ExitStack, folder: Path | None, say: Say) -> Sandbox:
 
 
 def _make_app(servers: Sandbox, profiles: int, say: Say) -> App:
-    app = create_app(AppStores.on(servers), AppSize(profiles=profiles))
+    with live_line(say) as tell:
+        app = create_app(AppStores.on(servers), AppSize(profiles=profiles), tell)
     counts = app.counts
     say(f"Made an app of {counts.profiles} profiles, {counts.files:,} files, {counts.bytes / 1e6:,.0f} MB.")
     return app
 
 
 def _plan(settings: Settings, say: Say) -> None:
-    planned = planning.plan(settings)
-    with instance() as opened:
-        planning.keep(planned, settings)
-        register(opened, planned.keys)
-    say(f"Planned {len(planned.ranges)} ranges of about {planned.profiles_a_range} profiles.")
+    materialize("profile_ranges")
+    with closing(open_ledger(settings)) as ledger:
+        ranges = ledger.ranges()
+    say(f"Planned {len(ranges)} ranges, of {max(item.profiles for item in ranges)} profiles at most.")
     for finding in examine(settings):
         if finding.health is Health.FAILURE:
             raise Fatal(finding.said, setting=finding.what, remedy=finding.remedy)
@@ -126,6 +131,11 @@ def _tell_result(settings: Settings, app: App, status: Status, say: Say) -> bool
     """Print what came of it, and compare with what was seeded."""
     say("")
     say(f"Migrated: {status.migrated} profiles, {status.copied:,} files, {status.bytes / 1e6:,.0f} MB.")
+    if status.seconds["transfer"]:
+        workers = settings.control.workers
+        rate = workers * status.copied / status.seconds["transfer"]
+        say(f"The copy stage copied {rate:,.0f} files/s with {workers} workers. Every copy is verified:")
+        say("  the bytes read have the digest that the source keeps, and S3 confirmed that it stored the same bytes.")
     say(f"Nothing to move: {status.nothing_to_move} profiles (deleted, without files, or migrated before).")
     say(f"Waiting: {status.waiting} profiles, because their files are dead letters:")
     with closing(open_ledger(settings)) as ledger:
@@ -150,15 +160,42 @@ def _tell_result(settings: Settings, app: App, status: Status, say: Say) -> bool
 
 
 def _keep_running(servers: Sandbox, environment: dict[str, str], say: Say) -> None:
-    port = free_ports(1)[0]
-    with daemon(servers.folder / "daemon.log"), webserver(port, servers.folder / "webserver.log"):
+    port, log = free_ports(1)[0], servers.folder / "webserver.log"
+    with daemon(servers.folder / "daemon.log"), webserver(port, log):
+        url = f"http://127.0.0.1:{port}"
         say("")
-        say(f"Dagster UI: http://127.0.0.1:{port}/asset-groups/")
         say("For commands in another terminal:")
         for name, value in environment.items():
             say(f"  export {name}={shlex.quote(value)}")
+        say("")
+        with live_line(say) as tell:
+            tell("Starting the Dagster UI ...")
+            _wait_for_assets(url, log)
+        say(f"Open first: {url}/locations/migration_pipeline/asset-groups/{GROUP}")
+        say("  Click `migrated_profiles`, then `Partitions`: a red range names its profiles that wait, and why.")
+        say("  Click `dead_letters` or `migration_report`, then `Show Markdown`: what to do next, and how it went.")
         say("Ctrl-C ends everything.")
         _wait()
+
+
+def _wait_for_assets(url: str, log: Path) -> None:
+    """Wait until the UI knows the assets.
+
+    Raises:
+        Fatal: it does not answer.
+    """
+    deadline = time.monotonic() + _UI_SECONDS
+    body, head = b'{"query": "{ assetNodes { id } }"}', {"Content-Type": "application/json"}
+    while time.monotonic() < deadline:
+        try:
+            request = urllib.request.Request(f"{url}/graphql", body, head)  # noqa: S310 - our own webserver
+            with urllib.request.urlopen(request, timeout=_UI_SECONDS) as answer:  # noqa: S310 - as above
+                if json.load(answer)["data"]["assetNodes"]:
+                    return
+        except OSError:
+            pass  # not listening yet
+        time.sleep(0.2)
+    raise Fatal(f"the Dagster UI does not answer; its log is {log}.", setting="demo --keep")
 
 
 def _wait() -> None:

@@ -1,4 +1,4 @@
-"""`migrate`: a backfill on the user's own Dagster instance, watched until it ends."""
+"""`migrate`: runs on the user's own Dagster instance, watched until the last one has ended."""
 
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -8,17 +8,10 @@ from typing import NamedTuple
 
 import dagster as dg
 
-from migration_pipeline.commands.dagster_instance import (
-    BackfillState,
-    active_backfill,
-    backfill_state,
-    cancel_backfill,
-    daemon,
-    daemon_alive,
-    forget_daemon,
-    instance,
-    launch_backfill,
-)
+from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
+from migration_pipeline.commands import launches
+from migration_pipeline.commands.dagster_instance import daemon, daemon_alive, forget_daemon, instance
+from migration_pipeline.commands.launches import Launch, LaunchState
 from migration_pipeline.commands.status import Status, is_done, status
 from migration_pipeline.core.errors import Fatal
 from migration_pipeline.defs.ranges import set_workers
@@ -27,14 +20,14 @@ from migration_pipeline.stores import open_ledger
 
 _POLL_SECONDS, _SELDOM_SECONDS = 1.0, 10.0
 _AT_REST = 19  # times as long as a look took: at thousands of ranges, watching would take a tenth of a processor
-_CANCEL_SECONDS = 90.0  # the daemon looks at backfills every 30 s
+_CANCEL_SECONDS = 90.0  # a daemon looks at backfills every 30 s
 
 
 class Progress(NamedTuple):
     """How a migration under way stands."""
 
     status: Status
-    runs: BackfillState
+    runs: LaunchState
     copied_now: int
     bytes_now: int
     seconds: float
@@ -98,71 +91,102 @@ def _some(keys: Sequence[str], first: int | None, sample: int | None) -> list[st
 
 
 def migrate(settings: Settings, keys: Sequence[str], tell: Callable[[str], None]) -> Generator[Progress, None, None]:
-    """Launch a backfill of the ranges and yield how it stands, every second or few, until it ended.
+    """Launch runs of the ranges and yield the progress, every second or few, until the last one has ended.
 
-    A backfill of ours that is at work already is watched instead. Left early, by Ctrl-C or by closing the generator,
-    the backfill is cancelled where nobody but us would go on with it.
+    A launch of ours that is active already is watched first; then those of the ranges are launched that it did not run.
+    Left early, by Ctrl-C or by closing the generator, the launch is cancelled where nobody but us would go on with it.
 
     Args:
         settings: the migration.
         keys: partitions to run.
-        tell: told of what is done beside: the backfill's id, a daemon started for its time.
+        tell: gets a line about each launch, and about a daemon started for its time.
 
     Raises:
-        Fatal: no Dagster instance, or it refuses the backfill.
+        Fatal: no Dagster instance, or it refuses the launch.
     """
     with ExitStack() as stack:
         opened = stack.enter_context(instance())
         ledger = stack.enter_context(closing(open_ledger(settings)))
-        before, began = status(ledger, set(keys)), time.monotonic()
-        backfill_id = _backfill(opened, keys, settings.control.workers, tell)
-        own_daemon = False
+        watched = _Watched(opened, ledger, keys, _Daemon(stack, opened, tell), tell)
+        left = list(keys)
+        while (active := launches.active(opened)) is not None:
+            tell(f"{active} is active already: watching it first")
+            yield from watched.until_settled(active)
+            ran = launches.partitions(opened, active)
+            left = [key for key in left if key not in ran]
+        if left:
+            watched.daemon.ensure()  # while Dagster takes the launch
+            yield from watched.until_settled(_launch(opened, left, settings.control.workers, tell))
+
+
+def _launch(opened: dg.DagsterInstance, keys: Sequence[str], workers: int, tell: Callable[[str], None]) -> Launch:
+    set_workers(opened, workers)
+    launched = launches.launch(keys, at_once=workers)
+    ranges = f"{len(keys)} ranges" if len(keys) > 1 else "1 range"
+    tell(f"{launched}: {ranges}, up to {workers} at the same time (control.workers)")
+    return launched
+
+
+class _Daemon:
+    """Dagster's daemon: the user's, or one of our own until the end, started once none is alive."""
+
+    def __init__(self, stack: ExitStack, opened: dg.DagsterInstance, tell: Callable[[str], None]) -> None:
+        self._stack, self._opened, self._tell = stack, opened, tell
+        self.own = False
+
+    def ensure(self) -> None:
+        """Start one if the user's has ended, or never ran."""
+        if not self.own and not daemon_alive(self._opened):
+            self.own = True
+            self._start()
+
+    def _start(self) -> None:
+        # One file, begun anew each time: it tells of the last migration, and never fills the disk.
+        log = Path(self._opened.root_directory, "daemon-of-migrate.log")  # not in logs/: Dagster empties that
+        log.write_bytes(b"")
+        self._tell(f"no Dagster daemon is running: starting one until the last run ends (log: {log})")
+        self._stack.callback(forget_daemon, self._opened)
+        self._stack.enter_context(daemon(log))
+
+
+class _Watched:
+    """Looks at a launch and at the ledger until the launch has settled."""
+
+    def __init__(
+        self,
+        opened: dg.DagsterInstance,
+        ledger: PostgresLedger,
+        keys: Sequence[str],
+        daemon_: _Daemon,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._opened, self._ledger, self._keys, self.daemon, self._tell = opened, ledger, set(keys), daemon_, tell
+        self._before, self._began = status(ledger, self._keys), time.monotonic()
+
+    def until_settled(self, launched: Launch) -> Generator[Progress, None, None]:
+        """Yield the progress; the user's daemon may end a settled backfill later, ours has to end it first."""
         try:
             while True:
                 # Asked each time: the daemon that was alive a moment ago may have ended since.
-                if not own_daemon and not daemon_alive(opened):
-                    own_daemon = True
-                    _start_daemon(stack, opened, tell)
+                self.daemon.ensure()
                 looked = time.monotonic()
-                runs, now = backfill_state(opened, backfill_id), status(ledger, set(keys))
-                copied, size = now.copied - before.copied, now.bytes - before.bytes
-                yield Progress(now, runs, copied, size, time.monotonic() - began)
-                if runs.ended:
+                runs, now = launches.state(self._opened, launched), status(self._ledger, self._keys)
+                copied, size = now.copied - self._before.copied, now.bytes - self._before.bytes
+                yield Progress(now, runs, copied, size, time.monotonic() - self._began)
+                if runs.ended or (runs.settled and not self.daemon.own):
                     return
                 pause = _AT_REST * (time.monotonic() - looked)
                 time.sleep(min(_SELDOM_SECONDS, max(_POLL_SECONDS, pause)))
         except (KeyboardInterrupt, GeneratorExit):
-            _leave(opened, backfill_id, own_daemon=own_daemon, tell=tell)
+            self._leave(launched)
             raise
 
-
-def _backfill(opened: dg.DagsterInstance, keys: Sequence[str], workers: int, tell: Callable[[str], None]) -> str:
-    """The id of the backfill that is at work already, else of a new one."""
-    backfill_id = active_backfill(opened)
-    if backfill_id is not None:
-        tell(f"backfill {backfill_id} is at work already: watching that one")
-        return backfill_id
-    set_workers(opened, workers)
-    backfill_id = launch_backfill(keys)
-    tell(f"backfill {backfill_id}: {len(keys)} ranges, {workers} at the same time (control.workers)")
-    return backfill_id
-
-
-def _leave(opened: dg.DagsterInstance, backfill_id: str, *, own_daemon: bool, tell: Callable[[str], None]) -> None:
-    if not own_daemon:
-        tell(f"backfill {backfill_id} goes on under your Dagster daemon; the UI can cancel it")
-        return
-    tell(f"cancelling backfill {backfill_id}; what is copied stays copied, and the next `migrate` does what is left")
-    cancel_backfill(opened, backfill_id)
-    deadline = time.monotonic() + _CANCEL_SECONDS
-    while not backfill_state(opened, backfill_id).ended and time.monotonic() < deadline:
-        time.sleep(_POLL_SECONDS)
-
-
-def _start_daemon(stack: ExitStack, opened: dg.DagsterInstance, tell: Callable[[str], None]) -> None:
-    # One file, begun anew each time: it tells of the last migration, and never fills the disk.
-    log = Path(opened.root_directory, "daemon-of-migrate.log")  # not in logs/: Dagster empties that
-    log.write_bytes(b"")
-    tell(f"no Dagster daemon is running: starting one until the backfill ends (log: {log})")
-    stack.callback(forget_daemon, opened)
-    stack.enter_context(daemon(log))
+    def _leave(self, launched: Launch) -> None:
+        if not self.daemon.own:
+            self._tell(f"{launched} goes on under your Dagster daemon; the UI can cancel it")
+            return
+        self._tell(f"cancelling {launched}; what is copied stays copied, and the next `migrate` does what is left")
+        launches.cancel(self._opened, launched)
+        deadline = time.monotonic() + _CANCEL_SECONDS
+        while not launches.state(self._opened, launched).ended and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)

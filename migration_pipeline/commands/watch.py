@@ -6,8 +6,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from migration_pipeline.commands import migrate
-
-_LINE_EVERY = 10.0  # seconds, where there is no terminal to draw on
+from migration_pipeline.commands.live_line import LINE_EVERY
 
 
 def watch(states: Iterator[migrate.Progress], *, terminal: bool, tell: Callable[[str], None]) -> migrate.Progress:
@@ -31,9 +30,9 @@ def _draw(states: Iterator[migrate.Progress]) -> migrate.Progress:
 
 
 def _write(states: Iterator[migrate.Progress], tell: Callable[[str], None]) -> migrate.Progress:
-    last, told = None, -_LINE_EVERY
+    last, told = None, -LINE_EVERY
     for last in states:
-        if last.seconds - told >= _LINE_EVERY:
+        if last.seconds - told >= LINE_EVERY:
             tell(summary(last))
             told = last.seconds
     tell(summary(_ended(last)))
@@ -61,7 +60,7 @@ def _profiles(state: migrate.Progress) -> int:
 
 
 def _seconds_left(state: migrate.Progress, done: int) -> float | None:
-    if state.runs.ended or not done or state.status.profiles <= done:
+    if state.runs.settled or not done or state.status.profiles <= done:
         return None
     return state.seconds * (state.status.profiles - done) / done
 

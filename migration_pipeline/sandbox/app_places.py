@@ -111,8 +111,8 @@ class AppSize:
 
 
 def settings_toml(stores: AppStores, size: AppSize, *, profiles_per_range: int | None = None) -> str:
-    """The text of `migration.toml` for this app; by default the planner makes some eight ranges of it."""
-    per_range = profiles_per_range or max(5, -(-size.profiles // 8))
+    """The text of `migration.toml` for this app; by default the planner makes some four ranges of it."""
+    per_range = profiles_per_range or max(5, -(-size.profiles // 4))
     # A JSON string is a TOML basic string as well.
     text = json.dumps
     firebase = (

@@ -25,7 +25,7 @@ _FLAGS = [
 ]  # fmt: skip
 # The package unpacks into the temporary folder, its shared libraries only where it takes the machine for AWS Lambda.
 _UNPACK = 'import chromium from "@sparticuz/chromium"; await chromium.executablePath()'
-# Its own list of fonts names folders of AWS Lambda; without any font, Chromium ends at the first page that asks for one.
+# Its own list of fonts names folders of AWS Lambda. Without a font, Chromium crashes at the first page that needs one.
 _FONTS = """<?xml version="1.0"?>
 <!DOCTYPE fontconfig SYSTEM "fonts.dtd">
 <fontconfig>
