@@ -21,13 +21,13 @@ demo: $(VENV)/demo
 test: check
 	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
-## test-fast: what needs no browser and no process of Dagster, for the inner loop
+## test-fast: tests without a browser, a process of Dagster or a whole migration, for the inner loop
 test-fast: $(VENV)/dev
-	$(BIN)/pytest --numprocesses 2 --dist worksteal -m "not campaign and not processes"
+	$(BIN)/pytest --numprocesses 2 --dist worksteal -m "not campaign and not slow"
 
 ## test-all: all tests, and the long campaigns: every fault at every rate, hundreds of schedules, everything down at once
 test-all: test
-	$(BIN)/pytest -m campaign --timeout 3600
+	SOAK_SCHEDULES=300 SOAK_KILLS=60 SOAK_EDITS=5000 FAULT_RATES=0.01,0.1,0.3 $(BIN)/pytest -m "campaign or scaled" --timeout 3600
 
 ## check: everything that needs no server
 check: $(VENV)/dev

@@ -36,6 +36,7 @@ class SeaweedServer:
                 *(f"-admin.port={admin}", f"-admin.port.grpc={admin_grpc}"),
             ],
             log=folder.parent / "seaweedfs.log",
+            stop="SIGKILL",  # it takes seconds to end in order, and nobody starts it again on the same files
             environment={
                 "AWS_ACCESS_KEY_ID": ACCESS_KEY,
                 "AWS_SECRET_ACCESS_KEY": SECRET_KEY,

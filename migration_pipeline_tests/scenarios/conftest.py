@@ -20,7 +20,7 @@ from migration_pipeline.commands.dagster_instance import shipped
 from migration_pipeline.sandbox import Sandbox
 from migration_pipeline.sandbox.app import ALIAS_HOST, App, AppSize, AppStores, create_app, settings_toml
 from migration_pipeline.sandbox.photo_files import PHOTOS
-from migration_pipeline_tests import independent
+from migration_pipeline_tests import commands_here, independent
 from migration_pipeline_tests.scenarios.frozen import Frozen, MakeFrozen, frozen_app, opened
 
 
@@ -34,7 +34,11 @@ class World:
     folder: Path
     public_base_url: str
 
-    def command(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    def command(self, *arguments: str, **environment: str) -> commands_here.Done:
+        """Run the product's command line in this process."""
+        return commands_here.command(arguments, {**self.environment, **environment}, self.folder)
+
+    def process(self, *arguments: str, **environment: str) -> commands_here.Done:
         """Run the product's command line as a user would."""
         return subprocess.run(
             [sys.executable, "-m", "migration_pipeline.cli", *arguments],

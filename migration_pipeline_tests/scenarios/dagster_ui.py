@@ -11,11 +11,15 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from migration_pipeline.commands.dagster_instance import shipped
 from migration_pipeline.sandbox.processes import free_ports
 from migration_pipeline_tests.scenarios.conftest import World
+
+PROMPT = {"PYTHONPATH": str(Path(__file__).parents[1] / "prompt_ticks")}
+"""Has a daemon look at backfills every two seconds: a test that owns it need not wait for half a minute."""
 
 STAGES = ["file_references", "file_copies", "database_urls", "firebase_urls", "migrated_profiles"]
 
@@ -100,7 +104,7 @@ def dagster_dev(world: World, **environment: str) -> Iterator[DagsterUi]:
     with (world.folder / "dagster_dev.log").open("ab") as log:
         process = subprocess.Popen(
             [*command, "-w", str(shipped("workspace.yaml"))],
-            env={**os.environ, **world.environment, **environment},
+            env={**os.environ, **world.environment, **PROMPT, **environment},
             cwd=world.folder,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -6,8 +6,6 @@ The other scenarios share their containers, where a blob that is gone would be m
 import json
 import os
 import random
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -37,7 +35,7 @@ from migration_pipeline.sandbox import Sandbox
 from migration_pipeline.sandbox.app import ALIAS_HOST
 from migration_pipeline.settings import Settings, load
 from migration_pipeline.stores import open_ledger, open_removal, open_stores
-from migration_pipeline_tests import independent
+from migration_pipeline_tests import commands_here, independent
 from migration_pipeline_tests.scenarios.watched import Watch
 
 _TABLES = """
@@ -210,17 +208,9 @@ class Frozen:
         """Blob → whether its removal has ended, by the ledger."""
         return dict(self.ask("SELECT blob, ended_at IS NOT NULL FROM migration.removed"))
 
-    def command(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-        """Run the product's command line as a user would."""
-        return subprocess.run(
-            [sys.executable, "-m", "migration_pipeline.cli", *arguments],
-            env={**os.environ, **self.environment, **environment},
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
+    def command(self, *arguments: str, **environment: str) -> "commands_here.Done":
+        """Run the product's command line in this process."""
+        return commands_here.command(arguments, {**self.environment, **environment}, self.folder)
 
     def gone(self, of: Sequence[int] = ()) -> list[str]:
         """References, of all profiles or of these, that lead nowhere or to other bytes than the blob had."""

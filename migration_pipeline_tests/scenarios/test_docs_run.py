@@ -3,9 +3,10 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import psycopg
 import pytest
 
 from migration_pipeline.sandbox.app import AppSize
-from migration_pipeline_tests import pages
+from migration_pipeline_tests import commands_here, pages
 from migration_pipeline_tests.scenarios.conftest import MakeWorld, World
 from migration_pipeline_tests.scenarios.test_migration import work
 
@@ -30,27 +31,43 @@ def play(world: World, page: str, placeholders: dict[str, str], seen: dict[str, 
         text = block.text
         for placeholder, value in placeholders.items():
             text = re.sub(rf"\b{placeholder}\b", value, text)
-        allowed = "|".join(str(code) for code in block.codes)
-        script = "".join(
-            f'{line}\ncase $? in {allowed}) ;; *) echo "ended with $?" >&2; exit 70 ;; esac\n'
-            for line in text.splitlines()
-        )
-        done = subprocess.run(
-            ["bash", "-c", script],
-            env={**os.environ, **world.environment, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
-            cwd=world.folder,
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-        said = f"{page}, line {block.line}:\n{text}{done.stdout[-2000:]}{done.stderr[-2000:]}"
-        if done.returncode or "Traceback" in done.stderr:
-            wrong.append(said)
+        plain = [_plain(line) for line in text.splitlines()]
+        if all(plain):
+            ran_here = [world.command(*arguments) for arguments in plain if arguments]
+            failed = [done for done in ran_here if done.returncode not in block.codes or "Traceback" in done.stderr]
+        else:
+            done = _in_bash(world, text, block.codes)
+            failed = [done] if done.returncode or "Traceback" in done.stderr else []
+        wrong += [
+            f"{page}, line {block.line}:\n{text}ended with {done.returncode}\n{done.stdout[-2000:]}{done.stderr}"
+            for done in failed
+        ]
         for command in [command for command in seen if f"{command} " in text or f"{command}\n" in text]:
             seen.pop(command)()
     assert "\n".join(wrong) == ""
     assert not seen, "no block holds these commands"
+
+
+def _plain(line: str) -> list[str]:
+    """The arguments of a line that calls our command and asks nothing of the shell; else none."""
+    words = shlex.split(line, comments=True)
+    return words[1:] if words[:1] == ["migration-pipeline"] and not set(line) & set("|<>$;&*`") else []
+
+
+def _in_bash(world: World, text: str, codes: Sequence[int]) -> commands_here.Done:
+    allowed = "|".join(str(code) for code in codes)
+    script = "".join(
+        f'{line}\ncase $? in {allowed}) ;; *) echo "ended with $?" >&2; exit 70 ;; esac\n' for line in text.splitlines()
+    )
+    return subprocess.run(
+        ["bash", "-c", script],
+        env={**os.environ, **world.environment, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        cwd=world.folder,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
 
 
 def asked(world: World) -> Any:

@@ -20,7 +20,7 @@ from migration_pipeline.sandbox.app import AppSize
 from migration_pipeline.sandbox.processes import free_ports
 from migration_pipeline_tests import independent
 from migration_pipeline_tests.scenarios.conftest import MakeWorld, World, flagged
-from migration_pipeline_tests.scenarios.dagster_ui import DagsterUi, wait_for
+from migration_pipeline_tests.scenarios.dagster_ui import PROMPT, DagsterUi, wait_for
 from migration_pipeline_tests.scenarios.test_dagster_dev import kill_a_worker, tags
 from migration_pipeline_tests.scenarios.test_migration import copied
 
@@ -36,7 +36,7 @@ class Service:
         self._log = log.open("ab")
         self._process = subprocess.Popen(
             [sys.executable, "-m", *command, "-w", str(shipped("workspace.yaml"))],
-            env={**os.environ, **world.environment},
+            env={**os.environ, **world.environment, **PROMPT},
             cwd=world.folder,
             stdout=self._log,
             stderr=subprocess.STDOUT,
@@ -129,7 +129,8 @@ def tries(world: World) -> dict[str, int]:
     return dict(rows)
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.campaign
+@pytest.mark.timeout(1800)
 def test_an_operators_day(make_world: MakeWorld) -> None:
     world = make_world(APP, profiles_per_range=2)
     bad = {name for files in world.app.bad_files.values() for _, name in files} - {mended(world)}

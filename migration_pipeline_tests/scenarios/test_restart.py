@@ -23,7 +23,7 @@ def servers() -> Iterator[Sandbox]:
         yield running
 
 
-@pytest.mark.long
+@pytest.mark.campaign
 @pytest.mark.timeout(1800)
 def test_a_machine_that_went_down_goes_on_where_it_was(servers: Sandbox, tmp_path: Path) -> None:
     world = new_world(

@@ -13,7 +13,7 @@ from migration_pipeline.sandbox import Sandbox
 from migration_pipeline_tests.soak.mutations import MUTATIONS, Mutation, flag_without_another_look
 from migration_pipeline_tests.soak.schedules import Told, World, open_world, run_schedule
 
-SCHEDULES = int(os.environ.get("SOAK_SCHEDULES", "150"))
+SCHEDULES = int(os.environ.get("SOAK_SCHEDULES", "40"))
 SEED = int(os.environ.get("SOAK_SEED", "1"))
 MOST = 60
 """Schedules within which a mutation must be found; most are in the first five."""
@@ -27,7 +27,8 @@ def world(sandbox: Sandbox) -> Iterator[World]:
         yield opened
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.scaled
+@pytest.mark.timeout(3600)
 def test_promises_hold_whatever_the_order() -> None:
     """In two processes with servers of their own: the schedules wait for stores most of the time."""
     shares = [SCHEDULES // 2, SCHEDULES - SCHEDULES // 2]
