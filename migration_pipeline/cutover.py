@@ -155,7 +155,7 @@ def gather(settings: Settings, ledger: PostgresLedger) -> Facts:
 
 def _full_sweep(swept: dict[str, Any]) -> FullSweep:
     found = swept["late"] + swept["unplanned"] + swept["outdated"]
-    return FullSweep(datetime.fromisoformat(swept["began_at"]), found, swept["busy"])
+    return FullSweep(datetime.fromisoformat(swept["began_at"]), found, swept["busy"], swept.get("unowned", 0))
 
 
 def _written(ledger: PostgresLedger, after: datetime | None) -> Written:

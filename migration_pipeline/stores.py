@@ -14,6 +14,7 @@ from migration_pipeline.adapters.azure.removal import AzureBlobRemoval
 from migration_pipeline.adapters.firebase.no_documents import NoDocuments
 from migration_pipeline.adapters.firebase.write_rate import WriteRate
 from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.postgres.checks import looked_up
 from migration_pipeline.adapters.postgres.pause_query import PauseQuery
 from migration_pipeline.adapters.postgres.probe import PostgresProbe
 from migration_pipeline.adapters.postgres.profiles import PostgresProfiles
@@ -24,7 +25,7 @@ from migration_pipeline.adapters.s3.target import Bucket, S3Target
 from migration_pipeline.adapters.s3.write_path import S3WritePath
 from migration_pipeline.core.control import Breaker, Limits, StandingOrders, Windows, parse_windows
 from migration_pipeline.core.copy_file import CopyLimits
-from migration_pipeline.core.errors import SettingsError
+from migration_pipeline.core.errors import Fatal, SettingsError
 from migration_pipeline.core.estimate import Prices
 from migration_pipeline.core.migrate import Stores
 from migration_pipeline.core.model import SourceFile
@@ -113,20 +114,26 @@ def open_index(settings: Settings) -> PostgresProbe:
     return _open(PostgresProbe, settings)
 
 
+def look_up(settings: Settings) -> list[Fatal]:
+    """What the app's database says against the settings that describe it; nothing else is opened with these."""
+    return looked_up(settings.secrets.database_url.get_secret_value(), *_tables(settings))
+
+
 def _open(kind: type[_Profiles], settings: Settings) -> _Profiles:
-    profiles = settings.database.profiles
+    profiles, related = _tables(settings)
     return kind(
         settings.secrets.database_url.get_secret_value(),
-        profiles=ProfileTable(
-            profiles.table,
-            profiles.id,
-            profiles.columns,
-            profiles.migrated_at,
-            profiles.deleted_at,
-            profiles.updated_at,
-        ),
-        related=[RelatedTable(o.table, o.id, o.profile_id, o.columns, o.updated_at) for o in settings.database.related],
+        profiles=profiles,
+        related=related,
         ledger_schema=settings.ledger.schema_name if _ledger_is_beside(settings) else None,
+    )
+
+
+def _tables(settings: Settings) -> tuple[ProfileTable, list[RelatedTable]]:
+    one = settings.database.profiles
+    return (
+        ProfileTable(one.table, one.id, one.columns, one.migrated_at, one.deleted_at, one.updated_at),
+        [RelatedTable(o.table, o.profile_id, o.columns, o.id, o.updated_at) for o in settings.database.related],
     )
 
 

@@ -15,7 +15,7 @@ from migration_pipeline.core.ports import Dropped
 from migration_pipeline.core.removal_ports import How
 from migration_pipeline.core.removal_report import Decommissioned
 from migration_pipeline.core.rollback import RolledBack, roll_back_range
-from migration_pipeline.core.sweep import Swept, sweep_files, sweep_profiles
+from migration_pipeline.core.sweep import Swept, sweep_files, sweep_profiles, sweep_unowned
 from migration_pipeline.cutover import FULL_SWEEP, removal_holds
 from migration_pipeline.settings import Settings
 from migration_pipeline.stores import open_ledger, open_profiles, open_removal, open_stores
@@ -42,6 +42,7 @@ def sweep(settings: Settings, *, full: bool = False) -> Swept:
         began = ledger.now()
         if full:
             swept = sweep_profiles(_all(profiles), stores)
+            sweep_unowned(stores, swept)
             sweep_files([item.key for item in ledger.ranges()], stores, swept)
             ledger.remember(FULL_SWEEP, {"began_at": began.isoformat(), **swept.counters()})
         elif settings.database.profiles.updated_at is not None:

@@ -31,6 +31,7 @@ class Confirmed:
         unproven: references into S3, of clean profiles, to files that the ledger knows and cannot vouch for.
         uploaded: references into S3 to files that this migration never saw: uploaded there by the app.
         dropped: files copied for the range that no profile of it holds any more.
+        longest_lock: seconds that rows were locked at the longest.
     """
 
     migrated: int = 0
@@ -42,6 +43,7 @@ class Confirmed:
     unproven: int = 0
     uploaded: int = 0
     dropped: int = 0
+    longest_lock: float = 0.0
     waiting: list[Waiting] = field(default_factory=list)
 
     @property
@@ -133,10 +135,11 @@ def confirm(
     ledger: RangeLedger,
     urls: UrlRules,
     wait: Wait = go_on,
+    refused: Mapping[ProfileId, str] = {},
 ) -> Confirmed:
     """Read both sites afresh, set the flag where it is true, and note which files nobody in the range holds.
 
-    `wait` is called after each batch.
+    `wait` is called after each batch. `refused` says why the database refused to have rows of profiles rewritten.
     """
     confirmed, judge = Confirmed(), Judge(ledger.known(), urls)
     held, had_files = set[SourceFile](), set(ledger.profiles_with_files())
@@ -147,14 +150,17 @@ def confirm(
         to_flag = [p.profile_id for p in clean if not p.flagged and p.profile_id in had_files]
         # Crash window: until the next statement commits, the profiles are re-pointed and not flagged. The
         # next run finds them clean and flags them.
-        flagged = set(profiles.set_flags(to_flag, judge.unmoved, ledger.fence))
+        flags = profiles.set_flags(to_flag, judge.unmoved, ledger.fence)
+        flagged, unwritten = set(flags.ids), dict(flags.refused)
         confirmed.newly_flagged += len(flagged)
         confirmed.migrated += len(flagged) + sum(p.flagged for p in clean)
         confirmed.untouched += sum(p.deleted for p in batch)
         confirmed.untouched += sum(not p.flagged and p.profile_id not in had_files for p in clean)
-        confirmed.waiting += [Waiting(p, NEW_REFERENCE) for p in to_flag if p not in flagged]
+        confirmed.waiting += [Waiting(p, unwritten.get(p, NEW_REFERENCE)) for p in to_flag if p not in flagged]
         untrue = [p.profile_id for p in batch if p.flagged and not p.deleted and p not in clean]
-        confirmed.unflagged += profiles.clear_flags(untrue)
+        cleared = profiles.clear_flags(untrue)
+        confirmed.unflagged += len(cleared.ids)
+        confirmed.longest_lock = max(confirmed.longest_lock, flags.longest_lock, cleared.longest_lock)
         gone.difference_update(profile.profile_id for profile in batch)
         wait()  # here, so that no batch is judged that was read before a pause
     for ids in batches(sorted(gone, key=str)):
@@ -162,6 +168,13 @@ def confirm(
         for strings in documents.read(ids).values():
             held.update(judge.look(strings).target)
     confirmed.dropped = ledger.note_held(held)
+    # A row that cannot be written is why its profile waits, whatever it looks like from here.
+    confirmed.waiting = [
+        item._replace(reason=refused[item.profile_id])
+        if item.reason == NOT_REWRITTEN and item.profile_id in refused
+        else item
+        for item in confirmed.waiting
+    ]
     return confirmed
 
 

@@ -58,11 +58,16 @@ class Examined(NamedTuple):
 
 
 class FullSweep(NamedTuple):
-    """The newest full sweep: when it began, and what it found late, newer at the source, or could not look at."""
+    """The newest full sweep: when it began, and what it found late, newer at the source, or could not look at.
+
+    Attributes:
+        unowned: rows that name the source, and whose profile is gone.
+    """
 
     began_at: datetime
     found: int
     busy: int = 0
+    unowned: int = 0
 
 
 class RangeAudit(NamedTuple):
@@ -248,6 +253,9 @@ def _not_swept(facts: Facts, since: datetime) -> list[Hold]:
     if facts.sweep.found:
         again = f"Run the ranges that it asked for, then {remedy} again."
         held.append(Hold(f"the newest full sweep found {facts.sweep.found:,} things that came late", again))
+    if facts.sweep.unowned:
+        again = f"Give them a profile, delete them, or waive their files, then {remedy} again."
+        held.append(Hold(f"{facts.sweep.unowned:,} rows whose profile is gone name the source", again))
     if facts.sweep.busy:
         again = f"{remedy}, once no run is at work"
         held.append(Hold(f"the newest full sweep passed over {facts.sweep.busy:,} ranges at work", again))

@@ -135,6 +135,9 @@ def referred_to(files: Collection[SourceFile], stores: Stores) -> set[SourceFile
     for start in range(0, len(needles), _NEEDLES):
         for batch in stores.profiles.holding(needles[start : start + _NEEDLES]):
             held |= _held_by(batch, judge, stores)
+        for strings in stores.profiles.unowned(needles[start : start + _NEEDLES]):
+            seen = judge.look(strings)
+            held.update(seen.target, seen.source)
     return held & set(files)
 
 

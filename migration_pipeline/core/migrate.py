@@ -174,7 +174,15 @@ def _one_pass(
     say(f"re-pointed {report.database.urls} URLs in the database, {report.firebase.urls} in Firebase")
 
     with _stage(report, "confirm", listener):
-        report.confirmed = confirm(bounds, profiles=profiles, documents=documents, ledger=ledger, urls=urls, wait=wait)
+        report.confirmed = confirm(
+            bounds,
+            profiles=profiles,
+            documents=documents,
+            ledger=ledger,
+            urls=urls,
+            wait=wait,
+            refused=dict(report.database.refused),
+        )
     say(f"{report.confirmed.migrated} profiles migrated, {len(report.confirmed.waiting)} waiting")
 
 

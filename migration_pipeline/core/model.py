@@ -217,12 +217,14 @@ class Rewritten(NamedTuple):
         urls: single URLs replaced.
         conflicts: writes that met a concurrent edit and were made again on the new value.
         longest_lock: seconds that rows were locked at the longest.
+        refused: profiles with a row that the database refused to have written, and why, in words without values.
     """
 
     profiles: int = 0
     urls: int = 0
     conflicts: int = 0
     longest_lock: float = 0.0
+    refused: tuple[tuple[ProfileId, str], ...] = ()
 
     def plus(self, other: "Rewritten") -> "Rewritten":
         """The sum of both."""
@@ -231,7 +233,26 @@ class Rewritten(NamedTuple):
             self.urls + other.urls,
             self.conflicts + other.conflicts,
             max(self.longest_lock, other.longest_lock),
+            self.refused + other.refused,
         )
+
+
+class Flagged(NamedTuple):
+    """What setting or clearing flags came to.
+
+    Attributes:
+        ids: profiles of which the flag is now as it was to be.
+        refused: profiles of which the database refused to have it written, and why, in words without values.
+        longest_lock: seconds that rows were locked at the longest.
+    """
+
+    ids: tuple[ProfileId, ...] = ()
+    refused: tuple[tuple[ProfileId, str], ...] = ()
+    longest_lock: float = 0.0
+
+    def plus(self, other: "Flagged") -> "Flagged":
+        """The sum of both."""
+        return Flagged(self.ids + other.ids, self.refused + other.refused, max(self.longest_lock, other.longest_lock))
 
 
 class Waiting(NamedTuple):

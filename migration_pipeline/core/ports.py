@@ -14,6 +14,7 @@ from migration_pipeline.core.control import Heard
 from migration_pipeline.core.model import (
     CopyResult,
     FileHeaders,
+    Flagged,
     KnownFile,
     Profile,
     ProfileId,
@@ -169,12 +170,13 @@ class ProfileStore(Protocol):
         """The range's profiles in id order, in batches."""
 
     def rewrite(self, profile_ids: Sequence[ProfileId], replace: ReplaceFor, fence: Fence) -> Rewritten:
-        """Replace single strings in the values as they are now, under row locks; deleted profiles are left."""
+        """Replace single strings in the values as they are now, under row locks; deleted profiles are left.
 
-    def set_flags(
-        self, profile_ids: Sequence[ProfileId], unmoved: Callable[[str], bool], fence: Fence
-    ) -> Sequence[ProfileId]:
-        """Set `migrated_at` where, under row lock, no string is `unmoved`; return those it now is set for."""
+        A row that the database refuses to have written is told of, and harms no other.
+        """
+
+    def set_flags(self, profile_ids: Sequence[ProfileId], unmoved: Callable[[str], bool], fence: Fence) -> Flagged:
+        """Set `migrated_at` where, under row lock, no string is `unmoved`."""
 
     def find(self, profile_ids: Sequence[ProfileId]) -> Sequence[Profile]:
         """These profiles, those that are there."""
@@ -185,8 +187,14 @@ class ProfileStore(Protocol):
         Reads the whole table.
         """
 
-    def clear_flags(self, profile_ids: Sequence[ProfileId]) -> int:
-        """Clear `migrated_at` of profiles that proved not to be migrated; return how many were changed.
+    def unowned(self, texts: Sequence[str] = (), *, any_case: bool = False) -> Iterator[Sequence[str]]:
+        """Rows that belong to no profile, their profile's row being gone: the strings of each.
+
+        With `texts`, of those rows that hold one of these, and perhaps of others. Reads whole tables.
+        """
+
+    def clear_flags(self, profile_ids: Sequence[ProfileId]) -> Flagged:
+        """Clear `migrated_at` of profiles that proved not to be migrated.
 
         Needs no fence: a flag that is missing says nothing untrue.
         """

@@ -99,7 +99,13 @@ def _roll_back(range_key: str, stores: Stores, *, without_queries: bool, say: Sa
         back = _Back(stores, files, ledger.spellings(), without_queries=without_queries)
         say(f"{len(back.ready)} of {len(files)} files can go back")
         _clear_flags(bounds, stores, done, set(ledger.profiles_with_files()))
-        ids = [profile.profile_id for batch in stores.profiles.read(bounds) for profile in batch if not profile.deleted]
+        flagged = {item.profile_id for item in done.left}
+        ids = [
+            profile.profile_id
+            for batch in stores.profiles.read(bounds)
+            for profile in batch
+            if not (profile.deleted or profile.profile_id in flagged)
+        ]
         for batch in batches(ids):
             done.database = done.database.plus(stores.profiles.rewrite(batch, back.replace_for, ledger.fence))
             done.firebase = done.firebase.plus(stores.documents.rewrite(batch, back.replace_for, ledger.fence))
@@ -125,13 +131,14 @@ def _clear_flags(bounds: ProfileRange, stores: Stores, done: RolledBack, had_fil
     """First of all: a flag on a profile that is on its way back would not be true.
 
     A run cut off after this leaves profiles without a flag, of which nothing is untrue; running it again goes on. Flags
-    of profiles that had nothing to move are not ours.
+    of profiles that had nothing to move are not ours. A profile whose flag cannot be cleared stays as it is.
     """
     for batch in stores.profiles.read(bounds):
         done.profiles += sum(not profile.deleted for profile in batch)
-        done.unflagged += stores.profiles.clear_flags(
-            [p.profile_id for p in batch if p.flagged and not p.deleted and p.profile_id in had_files]
-        )
+        flagged = [p.profile_id for p in batch if p.flagged and not p.deleted and p.profile_id in had_files]
+        cleared = stores.profiles.clear_flags(flagged)
+        done.unflagged += len(cleared.ids)
+        done.left += [Waiting(id_, why) for id_, why in cleared.refused]
 
 
 def _copied(bounds: ProfileRange, stores: Stores) -> dict[SourceFile, KnownFile]:
@@ -217,13 +224,14 @@ def _refusals(stores: Stores, files: Mapping[SourceFile, KnownFile]) -> dict[Sou
 
 def _look_again(bounds: ProfileRange, stores: Stores, back: _Back, done: RolledBack) -> None:
     """Read both sites afresh: what still points at a copy of ours, and what belongs in S3."""
+    told, refused = {item.profile_id for item in done.left}, dict(done.database.refused)
     for batch, copies in _read(bounds, stores):
         for profile in batch:
             texts = (*profile.strings, *copies.get(profile.profile_id, ()))
             kept = [found for text in texts if (found := back.why_left(profile.profile_id, text)) is not None]
-            if kept:
+            if kept and profile.profile_id not in told:
                 file, why = kept[0]
-                done.left.append(Waiting(profile.profile_id, why, file))
+                done.left.append(Waiting(profile.profile_id, refused.get(profile.profile_id, why), file))
             done.stayed += _in_target(texts, stores.urls) - len(kept)
 
 

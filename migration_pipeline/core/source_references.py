@@ -13,7 +13,10 @@ _BARE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 def named_in_rows(files: Collection[SourceFile], stores: Stores) -> set[SourceFile]:
-    """Those of the files that any row refers to at the source, a deleted profile's too, for it may come back."""
+    """Those of the files that any row refers to at the source.
+
+    A deleted profile's too, for it may come back, and rows' whose profile is gone.
+    """
     found = set[SourceFile]()
     if not files:
         return found
@@ -22,6 +25,8 @@ def named_in_rows(files: Collection[SourceFile], stores: Stores) -> set[SourceFi
         copies = stores.documents.read(alive) if alive else {}
         for strings in (*(profile.strings for profile in batch), *copies.values()):
             found.update(file for file in _at_source(strings, stores.urls) if file in files)
+    for strings in stores.profiles.unowned(stores.urls.source_hosts, any_case=True):
+        found.update(file for file in _at_source(strings, stores.urls) if file in files)
     return found
 
 

@@ -32,6 +32,8 @@ class Swept:
         ranges: asked to run again.
         files: copies that were compared with the source.
         outdated: those of which the source has newer bytes.
+        unowned: rows that hold a reference to the source, and whose profile is gone: no range moves them.
+        refused: late profiles of which the database refuses to have the flag cleared.
         busy: ranges passed over, for a run is at work there.
         examples: late profiles, the first few.
     """
@@ -41,6 +43,8 @@ class Swept:
     unplanned: int = 0
     files: int = 0
     outdated: int = 0
+    unowned: int = 0
+    refused: int = 0
     ranges: set[str] = field(default_factory=set)
     busy: list[str] = field(default_factory=list)
     examples: list[ProfileId] = field(default_factory=list)
@@ -48,7 +52,7 @@ class Swept:
     @property
     def clean(self) -> bool:
         """Whether nothing was found, and nothing passed over."""
-        return not (self.late or self.unplanned or self.outdated or self.ranges or self.busy)
+        return not (self.late or self.unplanned or self.outdated or self.unowned or self.ranges or self.busy)
 
     def counters(self) -> dict[str, int]:
         """Plain values, to be kept."""
@@ -58,6 +62,8 @@ class Swept:
             "unplanned": self.unplanned,
             "files": self.files,
             "outdated": self.outdated,
+            "unowned": self.unowned,
+            "refused": self.refused,
             "busy": len(self.busy),
         }
 
@@ -88,7 +94,7 @@ def sweep_profiles(batches: Iterable[Sequence[Profile]], stores: Stores) -> Swep
         # Asked for first: a crash in between makes a run too many, and none too few. And once more: a run that began in
         # between may have set the flags that are cleared here.
         stores.ledger.request(sorted(wanted), LATE_REFERENCE)
-        stores.profiles.clear_flags(late)
+        swept.refused += len(stores.profiles.clear_flags(late).refused)
         stores.ledger.request(sorted(wanted), LATE_REFERENCE)
         swept.looked_at += len(to_look_at)
         swept.unplanned += sum(places[id_] is None for id_ in late)
@@ -96,6 +102,18 @@ def sweep_profiles(batches: Iterable[Sequence[Profile]], stores: Stores) -> Swep
         swept.ranges |= wanted
         swept.examples += late[: _MAX_EXAMPLES - len(swept.examples)]
     return swept
+
+
+def sweep_unowned(stores: Stores, swept: Swept) -> None:
+    """Look for rows that belong to no profile, and hold references to the source all the same; searches all tables.
+
+    They are in no range, and have no flag that could be cleared: what they name is kept, and the source with it.
+    """
+    judge = Judge({}, stores.urls)
+    for strings in stores.profiles.unowned(stores.urls.source_hosts, any_case=True):
+        files = judge.look(strings).source
+        waived = {file for file, state in stores.ledger.find(sorted(set(files))).items() if state.waived}
+        swept.unowned += bool(set(files) - waived)
 
 
 def sweep_files(range_keys: Iterable[str], stores: Stores, swept: Swept) -> None:

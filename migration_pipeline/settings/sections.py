@@ -69,7 +69,7 @@ class RelatedTable(_Section):
 
     table: SqlName
     profile_id: SqlName
-    id: SqlName = "id"
+    id: SqlName | None = None
     columns: ColumnNames
     updated_at: SqlName | None = None
 

@@ -68,7 +68,7 @@ def test_hostile_names_of_tables_and_columns_are_names(
     )
     name = {key: f"{key}{evil}" for key in names}
     profiles = ProfileTable(name["t"], name["id"], [name["c"]], name["m"], name["d"], name["u"])
-    related = [RelatedTable(name["r"], name["id"], name["p"], [name["c"]])]
+    related = [RelatedTable(name["r"], name["p"], [name["c"]], name["id"])]
     with closing(PostgresProbe(url, profiles=profiles, related=related)) as opened:
         everybody = [profile for batch in opened.read(ProfileRange("1-2", 1, None, 2, 2)) for profile in batch]
         assert [profile.profile_id for profile in everybody] == [1, 2]
@@ -77,8 +77,8 @@ def test_hostile_names_of_tables_and_columns_are_names(
         assert len([p for batch in opened.holding(["%old://%"]) for p in batch]) == 1
         assert list(opened.written_since(datetime(2000, 1, 1, tzinfo=UTC))) == []
         assert opened.rewrite([1, 2], always_new, OURS).urls == 2
-        assert set(opened.set_flags([1, 2], lambda text: text.startswith("old://"), OURS)) == {1, 2}
-        assert opened.clear_flags([1]) == 1
+        assert set(opened.set_flags([1, 2], lambda text: text.startswith("old://"), OURS).ids) == {1, 2}
+        assert opened.clear_flags([1]).ids == (1,)
         assert opened.bounds() == (1, 2)
         assert len(list(opened.blocks(after=None, profiles=1))) == 2
         assert opened.weigh([1])[1] > 0

@@ -7,13 +7,11 @@ from psycopg import sql
 from migration_pipeline.adapters.postgres.connection import translated
 from migration_pipeline.adapters.postgres.profiles import PostgresProfiles
 from migration_pipeline.adapters.postgres.rows import plain
-from migration_pipeline.adapters.postgres.tables import Column
 from migration_pipeline.core.model import Profile, ProfileId
 from migration_pipeline.core.plan_ports import Block
 
 _SAMPLED_PAGES = 1000
 """Pages that a sample is drawn from: some megabytes, however large the table is."""
-_ARRAY_HEADER = 24  # bytes
 
 
 class PostgresIndex(PostgresProfiles):
@@ -24,7 +22,7 @@ class PostgresIndex(PostgresProfiles):
             "(SELECT {id} FROM {t} ORDER BY {id} LIMIT 1) UNION ALL (SELECT {id} FROM {t} ORDER BY {id} DESC LIMIT 1)"
         )
         with translated("database.profiles"), self._connection.cursor() as cursor:
-            cursor.execute(query.format(id=self._profiles.id, t=self._profiles.name))
+            cursor.execute(query.format(id=self._profiles.owner, t=self._profiles.name))
             ids = [plain(row[0]) for row in cursor.fetchall()]
         return (ids[0], ids[1]) if ids else None
 
@@ -44,7 +42,7 @@ class PostgresIndex(PostgresProfiles):
             " FROM (SELECT {id} AS id, {bytes} AS bytes FROM {t} WHERE {above} ORDER BY {id} OFFSET 0) AS weighed"
             " WINDOW w AS (ORDER BY id ROWS UNBOUNDED PRECEDING)) AS numbered"
             " WHERE n %% %(size)s IN (0, 1 %% %(size)s) OR at_end ORDER BY n"
-        ).format(id=self._profiles.id, t=self._profiles.name, above=self._above(), bytes=self._bytes())
+        ).format(id=self._profiles.owner, t=self._profiles.name, above=self._above(), bytes=self._bytes())
         with (
             translated("database.profiles"),
             self._connection.transaction(),
@@ -62,7 +60,7 @@ class PostgresIndex(PostgresProfiles):
 
     def weigh(self, profile_ids: Sequence[ProfileId]) -> Mapping[ProfileId, int]:
         query = sql.SQL("SELECT {id}, {bytes} FROM {t} WHERE {id} = ANY(%s::{cast}[])").format(
-            id=self._profiles.id, bytes=self._bytes(), t=self._profiles.name, cast=self._profiles.id_cast
+            id=self._profiles.owner, bytes=self._bytes(), t=self._profiles.name, cast=self._profiles.owner_cast
         )
         with translated("database.profiles"), self._connection.cursor() as cursor:
             cursor.execute(query, [list(profile_ids)])
@@ -82,7 +80,7 @@ class PostgresIndex(PostgresProfiles):
             # Rows of one page are alike, for they were written at the same time: so many pages, and few rows of each.
             cursor.execute(
                 sql.SQL("SELECT {id} FROM {t} TABLESAMPLE SYSTEM ({percent}) ORDER BY random() LIMIT {limit}").format(
-                    id=self._profiles.id,
+                    id=self._profiles.owner,
                     t=self._profiles.name,
                     percent=sql.Literal(percent),
                     limit=sql.Literal(limit),
@@ -92,20 +90,7 @@ class PostgresIndex(PostgresProfiles):
 
     def _bytes(self) -> sql.Composed:
         """How much a profile's own columns hold that may have to move."""
-        sizes = sql.SQL(" + ").join(_octets(column) for column in self._profiles.columns)
+        sizes = sql.SQL(" + ").join(column.octets() for column in self._profiles.columns)
         return sql.SQL("CASE WHEN {deleted} OR {flag} IS NOT NULL THEN 0 ELSE {sizes} END").format(
             deleted=self._deleted, flag=self._flag, sizes=sizes
         )
-
-
-def _octets(column: Column) -> sql.Composed:
-    # For text Postgres knows it without reading the value. To write JSON out as text takes twice the time of the whole
-    # pass; as an array's element it is only decompressed. pg_column_size of the column itself would tell of the
-    # compressed form, in which a long value is smaller than a shorter one that is not compressed.
-    name = sql.Identifier(column.name)
-    if column.type in ("json", "jsonb"):
-        return sql.SQL("CASE WHEN {c} IS NULL THEN 0 ELSE pg_column_size(ARRAY[{c}]) - {header} END").format(
-            c=name, header=sql.Literal(_ARRAY_HEADER)
-        )
-    cast = sql.SQL("") if column.type in ("text", "character varying") else sql.SQL("::text")
-    return sql.SQL("coalesce(octet_length({}{}), 0)").format(name, cast)

@@ -9,13 +9,14 @@ of which it might be the victim.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import psycopg
 from psycopg import sql
 
 from migration_pipeline.adapters.postgres.connection import RUN_AGAIN, Connection, StillBusy, in_transaction, translated
+from migration_pipeline.adapters.postgres.refusals import RowRefused, why_refused
 from migration_pipeline.adapters.postgres.rows import plain
 from migration_pipeline.adapters.postgres.tables import Table
 from migration_pipeline.core.errors import RangeLost
@@ -27,9 +28,30 @@ _LOCK_WAIT, _STATEMENT, _IDLE = "2s", "30s", "15s"
 """How long a transaction of ours may wait for a lock, run one statement, or hold locks while our process hangs."""
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 _Cursor = psycopg.Cursor[tuple[Any, ...]]
-_Work = Callable[[_Cursor, list[ProfileId]], T]
-"""What is done, in a transaction, to profiles whose rows are locked."""
+
+
+class Work(Protocol[T_co]):
+    """What is done, in a transaction, to profiles whose rows are locked."""
+
+    def __call__(self, cursor: _Cursor, locked: list[ProfileId], /, *, one_by_one: bool) -> T_co:
+        """Do it.
+
+        With `one_by_one` there is one profile, and rows that refuse are left; else they raise `RowRefused` or the
+        driver's error.
+        """
+
+    def refused(self, profile_id: ProfileId, why: str, /) -> T_co:
+        """What it comes to where the database refuses a whole profile."""
+
+
+class Done(NamedTuple, Generic[T]):
+    """Something that was done under locks: its result, tries that were thrown away, seconds that rows were locked."""
+
+    result: T
+    conflicts: int
+    seconds: float
 
 
 class RowLocks:
@@ -51,46 +73,60 @@ class RowLocks:
     def each(
         self,
         profile_ids: Sequence[ProfileId],
-        work: _Work[T],
+        work: Work[T],
         fence: Fence | None,
         lock: sql.SQL = PROFILE,
-    ) -> Iterator[tuple[T, int, float]]:
+    ) -> Iterator[Done[T]]:
         """Do `work` to all profiles that nobody else has locked at once, and to each other one as it becomes free.
 
+        Where a row refuses, the whole of it is rolled back, and each profile gets a transaction of its own: those that
+        refuse are told of, and all others are done.
+
         Yields:
-            What `work` returned, tries that were thrown away, and the seconds that rows were locked. A profile that
-            stays locked all the time is left alone: whoever confirms the range finds it as it is.
+            What came of it. A profile that stays locked all the time is left alone: whoever confirms the range finds it
+            as it is.
         """
         if not profile_ids:
             return
         with translated("database"):
+            one_by_one = False
             try:
                 with self._connection.transaction(), self._connection.cursor() as cursor:
+                    began = time.monotonic()
                     locked = self._lock(cursor, profile_ids, fence, lock + sql.SQL(" SKIP LOCKED"))
-                    began, done = time.monotonic(), work(cursor, locked)
-                yield done, 0, time.monotonic() - began
+                    done = work(cursor, locked, one_by_one=False)
+                yield Done(done, 0, time.monotonic() - began)
                 busy = self._alive_but(profile_ids, locked)
             except RUN_AGAIN:  # a related row is locked
                 busy = list(profile_ids)
+            except (RowRefused, psycopg.Error) as error:
+                if why_refused(error, self._profiles) is None:
+                    raise
+                busy, one_by_one = list(profile_ids), True
             for id_ in busy:
-                yield from self._when_free(id_, work, fence, lock)
+                yield from self._when_free(id_, work, fence, lock, conflicts=0 if one_by_one else 1)
 
     def _when_free(
-        self, id_: ProfileId, work: _Work[T], fence: Fence | None, lock: sql.SQL
-    ) -> Iterator[tuple[T, int, float]]:
+        self, id_: ProfileId, work: Work[T], fence: Fence | None, lock: sql.SQL, *, conflicts: int
+    ) -> Iterator[Done[T]]:
         began = 0.0
 
         def alone(cursor: _Cursor) -> T:
             nonlocal began
             locked = self._lock(cursor, [id_], fence, lock)
             began = time.monotonic()
-            return work(cursor, locked)
+            return work(cursor, locked, one_by_one=True)
 
         try:
             done, lost = in_transaction(self._connection, alone)
         except StillBusy:
             return
-        yield done, lost + 1, time.monotonic() - began
+        except (RowRefused, psycopg.Error) as error:
+            why = why_refused(error, self._profiles)
+            if why is None:
+                raise
+            done, lost = work.refused(id_, why), 0
+        yield Done(done, lost + conflicts, time.monotonic() - began)
 
     def _lock(
         self, cursor: _Cursor, profile_ids: Sequence[ProfileId], fence: Fence | None, lock: sql.Composable
@@ -108,8 +144,8 @@ class RowLocks:
                 "SELECT {id} FROM {t} WHERE {id} = ANY(%s::{cast}[]) AND NOT ({deleted}) ORDER BY {id} {lock}"
             ).format(
                 t=self._profiles.name,
-                id=self._profiles.id,
-                cast=self._profiles.id_cast,
+                id=self._profiles.owner,
+                cast=self._profiles.owner_cast,
                 deleted=self._deleted,
                 lock=lock,
             ),
@@ -138,8 +174,8 @@ class RowLocks:
             cursor.execute(
                 sql.SQL("SELECT {id} FROM {t} WHERE {id} = ANY(%s::{cast}[]) AND NOT ({deleted}) ORDER BY {id}").format(
                     t=self._profiles.name,
-                    id=self._profiles.id,
-                    cast=self._profiles.id_cast,
+                    id=self._profiles.owner,
+                    cast=self._profiles.owner_cast,
                     deleted=self._deleted,
                 ),
                 [list(others)],

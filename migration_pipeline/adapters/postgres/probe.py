@@ -16,7 +16,7 @@ class PostgresProbe(PostgresIndex):
         read = [profiles.id, *([profiles.deleted_at] if profiles.deleted_at else [])]
         self._read_only = [(self._profiles, name) for name in read]
         for part, other in zip(self._related, related, strict=True):
-            self._read_only += [(part, other.id), (part, other.profile_id)]
+            self._read_only += [(part, name) for name in {other.profile_id, *(name for name, _ in part.key)}]
         self._read_only += self._updated_at
 
     def missing_rights(self) -> list[str]:

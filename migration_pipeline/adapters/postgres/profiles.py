@@ -4,23 +4,20 @@ Every write is one short transaction under row locks (postgres_locks), and nothi
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
+from migration_pipeline.adapters.postgres.checks import parts, refusals
 from migration_pipeline.adapters.postgres.connection import connect, translated
 from migration_pipeline.adapters.postgres.locks import RowLocks
-from migration_pipeline.adapters.postgres.rows import LOCKED, UNLOCKED, Prepared, plain, rewrite_rows, rows
-from migration_pipeline.adapters.postgres.tables import (
-    ProfileTable,
-    RelatedTable,
-    column_types,
-    looked_up,
-    no_column,
-)
-from migration_pipeline.core.model import Profile, ProfileId, ProfileRange, Rewritten
+from migration_pipeline.adapters.postgres.rows import UNLOCKED, Remembered, plain, rows
+from migration_pipeline.adapters.postgres.tables import ProfileTable, RelatedTable, Table, looked_up, unowned
+from migration_pipeline.adapters.postgres.writing import Flagging, Rewriting, Unflagging
+from migration_pipeline.core.model import Flagged, Profile, ProfileId, ProfileRange, Rewritten
 from migration_pipeline.core.ports import Fence
 from migration_pipeline.core.values import ReplaceFor
 
@@ -60,24 +57,17 @@ class PostgresProfiles:
         self._locks = RowLocks(self._connection, self._profiles, self._deleted, ledger_schema)
 
     def _open(self, profiles: ProfileTable, related: Sequence[RelatedTable]) -> None:
-        types = column_types(self._connection, profiles.name, "database.profiles.table")
-        self._profiles = looked_up(
-            profiles.name, profiles.id, profiles.id, profiles.columns, types, "database.profiles"
-        )
-        optional = ("migrated_at", "deleted_at", "updated_at")
-        for setting, name in ((setting, getattr(profiles, setting)) for setting in optional):
-            if name is not None and name not in types:
-                raise no_column(profiles.name, name, f"database.profiles.{setting}")
+        found = parts(self._connection, profiles, related)
+        for refusal in refusals(found):
+            raise refusal
+        first, others = found[0], found[1:]
+        self._profiles = looked_up(first.facts, [first.id or ""], first.owner, first.columns)
         self._related = [
-            looked_up(
-                other.name,
-                other.id,
-                other.profile_id,
-                other.columns,
-                column_types(self._connection, other.name, "database.related"),
-                "database.related",
+            replace(
+                looked_up(part.facts, part.key(), part.owner, part.columns),
+                unowned=unowned(part.facts, part.owner, first.facts, first.owner),
             )
-            for other in related
+            for part in others
         ]
         self._updated_at = [
             (part, column)
@@ -103,7 +93,7 @@ class PostgresProfiles:
     def read(self, bounds: ProfileRange) -> Iterator[Sequence[Profile]]:
         after = bounds.after
         query = sql.SQL("{within} ORDER BY {id} LIMIT {batch}").format(
-            within=self._where_in_range(), id=self._profiles.id, batch=sql.Literal(_BATCH)
+            within=self._where_in_range(), id=self._profiles.owner, batch=sql.Literal(_BATCH)
         )
         while True:
             batch = self._read(query, {"after": after, "last": bounds.last})
@@ -114,28 +104,46 @@ class PostgresProfiles:
 
     def find(self, profile_ids: Sequence[ProfileId]) -> Sequence[Profile]:
         clause = sql.SQL("WHERE {id} = ANY(%(ids)s::{cast}[]) ORDER BY {id}").format(
-            id=self._profiles.id, cast=self._profiles.id_cast
+            id=self._profiles.owner, cast=self._profiles.owner_cast
         )
         return self._read(clause, {"ids": list(profile_ids)})
 
     def holding(self, texts: Sequence[str], *, any_case: bool = False) -> Iterator[Sequence[Profile]]:
         owners: set[ProfileId] = set()
         for part in (self._profiles, *self._related):
-            query = sql.SQL("SELECT DISTINCT {owner} FROM {t} WHERE concat_ws(' ', {columns}) {like} ANY(%s)").format(
-                owner=part.owner,
-                like=sql.SQL("ILIKE" if any_case else "LIKE"),
-                t=part.name,
-                columns=sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(c.name)) for c in part.columns),
+            query = sql.SQL("SELECT DISTINCT {owner} FROM {t} WHERE {holds} AND {owned}").format(
+                owner=part.owner, t=part.name, holds=_holds(part, any_case=any_case), owned=_owned(part)
             )
             with translated("database"), self._connection.cursor() as cursor:
                 cursor.execute(query, [[f"%{text}%" for text in texts]])
                 owners.update(plain(row[0]) for row in cursor.fetchall())
         yield from self._in_batches(sorted(owners, key=str))
 
+    def unowned(self, texts: Sequence[str] = (), *, any_case: bool = False) -> Iterator[Sequence[str]]:
+        for part in self._related:
+            if part.unowned is None:
+                continue
+            query = sql.SQL("SELECT {columns} FROM {t} WHERE {unowned} AND {holds}").format(
+                columns=sql.SQL(", ").join(column.selected() for column in part.columns),
+                t=part.name,
+                unowned=part.unowned,
+                holds=_holds(part, any_case=any_case) if texts else sql.SQL("true"),
+            )
+            with (
+                translated("database"),
+                self._connection.transaction(),
+                self._connection.cursor(name="migration_unowned") as cursor,
+            ):
+                cursor.itersize = _BATCH
+                cursor.execute(query, [[f"%{text}%" for text in texts]] if texts else [])
+                for values in cursor:
+                    pairs = zip(part.columns, values, strict=True)
+                    yield [text for column, value in pairs for text in column.strings(value)]
+
     def following(self, after: ProfileId | None, limit: int) -> Sequence[Profile]:
         """The next profiles in id order."""
         clause = sql.SQL("WHERE {above} ORDER BY {id} LIMIT {limit}").format(
-            above=self._above(), id=self._profiles.id, limit=sql.Literal(limit)
+            above=self._above(), id=self._profiles.owner, limit=sql.Literal(limit)
         )
         return self._read(clause, {"after": after})
 
@@ -145,8 +153,8 @@ class PostgresProfiles:
         with translated("database.profiles.updated_at"), self._connection.cursor() as cursor:
             for part, column in self._updated_at:
                 cursor.execute(
-                    sql.SQL("SELECT DISTINCT {owner} FROM {t} WHERE {column} >= %s").format(
-                        owner=part.owner, t=part.name, column=sql.Identifier(column)
+                    sql.SQL("SELECT DISTINCT {owner} FROM {t} WHERE {column} >= %s AND {owned}").format(
+                        owner=part.owner, t=part.name, column=sql.Identifier(column), owned=_owned(part)
                     ),
                     [since],
                 )
@@ -158,69 +166,42 @@ class PostgresProfiles:
             yield self.find(profile_ids[start : start + _BATCH])
 
     def rewrite(self, profile_ids: Sequence[ProfileId], replace: ReplaceFor, fence: Fence) -> Rewritten:
-        prepared = Prepared(replace)
-
-        def work(cursor: _Cursor, alive: list[ProfileId]) -> Rewritten:
-            changed: set[ProfileId] = set()
-            urls = 0
-            for part in (self._profiles, *self._related):
-                owners, count = rewrite_rows(cursor, part, alive, prepared)
-                changed |= owners
-                urls += count
-            return Rewritten(len(changed), urls)
-
-        total = Rewritten()
+        total, work = Rewritten(), Rewriting((self._profiles, *self._related), replace)
         for start in range(0, len(profile_ids), _AT_ONCE):
             ids = profile_ids[start : start + _AT_ONCE]
-            # Most of the work is done before anything is locked; it counts for the values that are still the same.
-            self._prepare(ids, prepared)
+            self._prepare(ids, work.new)
             for done, conflicts, seconds in self._locks.each(ids, work, fence):
                 total = total.plus(done._replace(conflicts=conflicts, longest_lock=seconds))
-            prepared.forget()
+            work.new.forget()
         return total
 
-    def _prepare(self, profile_ids: Sequence[ProfileId], prepared: Prepared) -> None:
+    def _prepare(self, profile_ids: Sequence[ProfileId], at: Remembered[Any]) -> None:
+        """Most of the work is done before anything is locked; it counts for the values that are still the same."""
         with translated("database"), self._connection.cursor() as cursor:
             for part in (self._profiles, *self._related):
-                for owner, _, *values in rows(cursor, part, profile_ids, UNLOCKED):
-                    prepared.replaced(part, plain(owner), values)
+                for row in rows(cursor, part, profile_ids, UNLOCKED):
+                    at.of(part, row)
 
-    def set_flags(
-        self, profile_ids: Sequence[ProfileId], unmoved: Callable[[str], bool], fence: Fence
-    ) -> Sequence[ProfileId]:
-        def work(cursor: _Cursor, alive: list[ProfileId]) -> list[ProfileId]:
-            strings = self._strings(cursor, alive, LOCKED)
-            clean = [id_ for id_ in alive if not any(map(unmoved, strings[id_]))]
-            self._set_flag(cursor, clean, sql.SQL("coalesce({}, now())").format(self._flag))
-            return clean
-
+    def set_flags(self, profile_ids: Sequence[ProfileId], unmoved: Callable[[str], bool], fence: Fence) -> Flagged:
         # The stronger lock, for the moment that this takes: no row that refers to the profile may come meanwhile.
-        flagged: list[ProfileId] = []
+        total, work = Flagged(), Flagging(self._profiles, self._related, self._flag, unmoved)
         for start in range(0, len(profile_ids), _AT_ONCE):
             ids = profile_ids[start : start + _AT_ONCE]
-            flagged += [id_ for done, *_ in self._locks.each(ids, work, fence, sql.SQL("FOR UPDATE")) for id_ in done]
-        return flagged
+            self._prepare(ids, work.unmoved)
+            for done, _, seconds in self._locks.each(ids, work, fence, sql.SQL("FOR UPDATE")):
+                total = total.plus(done._replace(longest_lock=seconds))
+            work.unmoved.forget()
+        return total
 
-    def clear_flags(self, profile_ids: Sequence[ProfileId]) -> int:
-        def work(cursor: _Cursor, alive: list[ProfileId]) -> int:
-            return self._set_flag(cursor, alive, sql.SQL("NULL"))
-
-        return sum(done for done, _, _ in self._locks.each(profile_ids, work, None))
-
-    def _set_flag(self, cursor: _Cursor, profile_ids: Sequence[ProfileId], value: sql.Composable) -> int:
-        cursor.execute(
-            sql.SQL(
-                "UPDATE {t} SET {flag} = {value} WHERE {id} = ANY(%s::{cast}[]) AND {flag} IS DISTINCT FROM {value}"
-            ).format(
-                t=self._profiles.name, flag=self._flag, value=value, id=self._profiles.id, cast=self._profiles.id_cast
-            ),
-            [list(profile_ids)],
-        )
-        return cursor.rowcount
+    def clear_flags(self, profile_ids: Sequence[ProfileId]) -> Flagged:
+        total, work = Flagged(), Unflagging(self._profiles, self._flag)
+        for done, _, seconds in self._locks.each(profile_ids, work, None):
+            total = total.plus(done._replace(longest_lock=seconds))
+        return total
 
     def _read(self, clause: sql.Composable, parameters: dict[str, Any]) -> list[Profile]:
         query = sql.SQL("SELECT {id}, {deleted}, {flag} IS NOT NULL FROM {t} {clause}").format(
-            id=self._profiles.id, deleted=self._deleted, flag=self._flag, t=self._profiles.name, clause=clause
+            id=self._profiles.owner, deleted=self._deleted, flag=self._flag, t=self._profiles.name, clause=clause
         )
         with translated("database.profiles"), self._connection.cursor() as cursor:
             cursor.execute(query, parameters)
@@ -228,22 +209,33 @@ class PostgresProfiles:
             strings = self._strings(cursor, [row[0] for row in rows])
         return [Profile(id_, deleted, flagged, tuple(strings[id_])) for id_, deleted, flagged in rows]
 
-    def _strings(
-        self, cursor: _Cursor, profile_ids: Sequence[ProfileId], lock: sql.SQL = UNLOCKED
-    ) -> dict[ProfileId, list[str]]:
+    def _strings(self, cursor: _Cursor, profile_ids: Sequence[ProfileId]) -> dict[ProfileId, list[str]]:
         found: dict[ProfileId, list[str]] = {id_: [] for id_ in profile_ids}
         for part in (self._profiles, *self._related):
-            for owner, _, *values in rows(cursor, part, profile_ids, lock):
-                for column, value in zip(part.columns, values, strict=True):
-                    found[plain(owner)].extend(column.strings(value))
+            for row in rows(cursor, part, profile_ids, UNLOCKED):
+                for column, value in zip(part.columns, row.values, strict=True):
+                    found[row.owner].extend(column.strings(value))
         return found
 
     def _where_in_range(self) -> sql.Composed:
         return sql.SQL("WHERE {above} AND {id} <= %(last)s::{cast}").format(
-            above=self._above(), id=self._profiles.id, cast=self._profiles.id_cast
+            above=self._above(), id=self._profiles.owner, cast=self._profiles.owner_cast
         )
 
     def _above(self) -> sql.Composed:
         return sql.SQL("(%(after)s::{cast} IS NULL OR {id} > %(after)s::{cast})").format(
-            id=self._profiles.id, cast=self._profiles.id_cast
+            id=self._profiles.owner, cast=self._profiles.owner_cast
         )
+
+
+def _holds(part: Table, *, any_case: bool) -> sql.Composed:
+    """Says of a row that one of its columns holds one of some texts."""
+    return sql.SQL("concat_ws(' ', {columns}) {like} ANY(%s)").format(
+        columns=sql.SQL(", ").join(column.selected() for column in part.columns),
+        like=sql.SQL("ILIKE" if any_case else "LIKE"),
+    )
+
+
+def _owned(part: Table) -> sql.Composable:
+    """Says of a row that it belongs to a profile."""
+    return sql.SQL("true") if part.unowned is None else sql.SQL("NOT ({})").format(part.unowned)

@@ -1,17 +1,18 @@
-"""The app's tables as configured, with their columns' types looked up in the database."""
+"""The app's tables as configured, with what the catalogue says of them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from psycopg import sql
 
-from migration_pipeline.adapters.postgres.connection import Connection, table, translated
-from migration_pipeline.core.errors import Fatal
+from migration_pipeline.adapters.postgres import arrays
+from migration_pipeline.adapters.postgres.catalogue import TableFacts
+from migration_pipeline.adapters.postgres.connection import table
 from migration_pipeline.core.values import Replace, replace_in, replace_in_json, strings_in, strings_in_json
 
-_ID_TYPES = {
+ID_TYPES = {
     "smallint": "bigint",
     "integer": "bigint",
     "bigint": "bigint",
@@ -23,31 +24,79 @@ _ID_TYPES = {
 
 
 class Kind(Enum):
-    """How a column's values are looked at: as JSON text, or as they are."""
+    """How a column's values are looked at; each comes as the text that Postgres has for it."""
 
     JSON = ("json", "jsonb")
-    VALUE = ("text", "character varying", "text[]", "character varying[]")
+    TEXT = ("text", "character varying")
+    TEXTS = ("text[]", "character varying[]")
+    JSONS = ("json[]", "jsonb[]")
+
+
+KINDS = {type_: kind for kind in Kind for type_ in kind.value}
 
 
 class Column(NamedTuple):
     """A column that holds URLs."""
 
     name: str
-    type: str
+    cast: str
     kind: Kind
 
     def selected(self) -> sql.Composable:
-        """Its expression in a SELECT."""
+        """Its expression in a SELECT: text."""
+        return sql.SQL("{}::text").format(sql.Identifier(self.name))
+
+    def assigned(self) -> sql.Composed:
+        """Its part of an UPDATE's SET, with a placeholder for the text."""
+        return sql.SQL("{} = %s::{}").format(sql.Identifier(self.name), type_name(self.cast))
+
+    def octets(self) -> sql.Composed:
+        """How many bytes its value holds, as an expression that does not write it out."""
+        # For text Postgres knows it without reading the value. To write JSON out as text takes twice the time of the
+        # whole pass; as an array's element it is only decompressed. pg_column_size of the column itself would tell of
+        # the compressed form, in which a long value is smaller than a shorter one that is not compressed.
         name = sql.Identifier(self.name)
-        return sql.SQL("{}::text").format(name) if self.kind is Kind.JSON else name
+        if self.kind is Kind.JSON:
+            return sql.SQL(
+                "CASE WHEN {c} IS NULL THEN 0 ELSE pg_column_size(ARRAY[{c}::{type}]) - {header} END"
+            ).format(c=name, type=type_name(self.cast), header=sql.Literal(_ARRAY_HEADER))
+        return sql.SQL("coalesce(octet_length({}::text), 0)").format(name)
 
-    def strings(self, value: Any) -> Iterator[str]:  # noqa: ANN401 - as the column's type has it
-        return strings_in_json(value) if self.kind is Kind.JSON and value is not None else strings_in(value)
+    def strings(self, value: str | None) -> Iterator[str]:
+        """Every string of a value."""
+        if value is None:
+            return iter(())
+        match self.kind:
+            case Kind.JSON:
+                return strings_in_json(value)
+            case Kind.TEXT:
+                return strings_in(value)
+            case Kind.TEXTS:
+                return arrays.elements(value)
+            case Kind.JSONS:
+                return (text for element in arrays.elements(value) for text in strings_in_json(element))
 
-    def replaced(self, value: Any, replace: Replace) -> tuple[Any, int]:  # noqa: ANN401 - as above
-        if self.kind is Kind.JSON and value is not None:
-            return replace_in_json(value, replace)
-        return replace_in(value, replace)
+    def replaced(self, value: str | None, replace: Replace) -> tuple[str | None, int]:
+        """The value with some of its strings replaced, and how many."""
+        if value is None:
+            return None, 0
+        match self.kind:
+            case Kind.JSON:
+                return replace_in_json(value, replace)
+            case Kind.TEXT:
+                return replace_in(value, replace)
+            case Kind.TEXTS:
+                return arrays.replaced(value, lambda element: replace_in(element, replace))
+            case Kind.JSONS:
+                return arrays.replaced(value, lambda element: replace_in_json(element, replace))
+
+
+_ARRAY_HEADER = 24  # bytes
+
+
+def type_name(name: str) -> sql.SQL:
+    """A type as the catalogue writes it, quoted where it has to be; the driver takes a % for a placeholder."""
+    return sql.SQL(name.replace("%", "%%"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,85 +116,80 @@ class ProfileTable:
 
 @dataclass(frozen=True, slots=True)
 class RelatedTable:
-    """Names in a table whose rows belong to profiles."""
+    """Names in a table whose rows belong to profiles.
+
+    `id` is `None` where the primary key tells its rows apart.
+    """
 
     name: str
-    id: str
     profile_id: str
     columns: Sequence[str]
+    id: str | None = None
     updated_at: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table with its columns' types looked up."""
+    """A table that was looked up.
+
+    Attributes:
+        key: columns that tell any two of its rows apart, and the types that their text is cast to.
+        unowned: says of a row that it belongs to no profile; `None` where that cannot be.
+        watched: triggers or rules may change or refuse what is written.
+    """
 
     name: sql.Composed
-    id: sql.Identifier
-    id_cast: sql.SQL
+    shown: str
+    key: Sequence[tuple[str, str]]
     owner_name: str
     owner: sql.Identifier
     owner_cast: sql.SQL
     columns: Sequence[Column]
+    unowned: sql.Composable | None = None
+    watched: bool = False
+
+    def identity(self) -> sql.Composed:
+        """Owner and key."""
+        return sql.SQL(", ").join(
+            [self.owner, *(sql.SQL("{}::text").format(sql.Identifier(name)) for name, _ in self.key)]
+        )
 
     def selected(self) -> sql.Composed:
-        return sql.SQL(", ").join([self.owner, self.id, *(column.selected() for column in self.columns)])
+        """Owner, key and columns."""
+        return sql.SQL(", ").join([self.identity(), *(column.selected() for column in self.columns)])
+
+    def in_order(self) -> sql.Composed:
+        """The key's columns, in which order rows are locked."""
+        return sql.SQL(", ").join(sql.SQL("{}.{}").format(self.name, sql.Identifier(name)) for name, _ in self.key)
+
+    def is_row(self) -> sql.Composed:
+        """Says of a row that it is a certain one: placeholders for the key, and for its owner."""
+        parts = [
+            sql.SQL("{} = %s::{}").format(sql.Identifier(name), type_name(cast))
+            for name, cast in (*self.key, (self.owner_name, self.owner_cast.as_string(None)))
+        ]
+        return sql.SQL(" AND ").join(parts)
 
 
-def looked_up(name: str, id_: str, owner: str, columns: Sequence[str], types: dict[str, str], setting: str) -> Table:
-    """A table of which these columns are used.
-
-    Raises:
-        Fatal: a column is missing, or of a type that cannot be used so; naming `setting`.
-    """
-    for column in (id_, owner, *columns):
-        if column not in types:
-            raise no_column(name, column, setting)
-    kinds = {type_: kind for kind in Kind for type_ in kind.value}
-    for column in columns:
-        if types[column] not in kinds:
-            raise Fatal(
-                f"column {column!r} of {name!r} is of type {types[column]}.",
-                setting=f"{setting}.columns",
-                remedy="URLs can be rewritten in json, jsonb, text and text[] columns.",
-            )
-    for column in (id_, owner):
-        if types[column] not in _ID_TYPES:
-            raise Fatal(
-                f"column {column!r} of {name!r} is of type {types[column]}.",
-                setting=setting,
-                remedy="Ids can be integers, uuids or text.",
-            )
+def looked_up(facts: TableFacts, key: Sequence[str], owner: str, columns: Sequence[str]) -> Table:
+    """A table of which these columns are used; the checks have passed."""
     return Table(
-        name=table(name),
-        id=sql.Identifier(id_),
-        id_cast=sql.SQL(_ID_TYPES[types[id_]]),
+        name=table(facts.name),
+        shown=facts.name,
+        key=[(name, facts.columns[name].cast) for name in key],
         owner_name=owner,
         owner=sql.Identifier(owner),
-        owner_cast=sql.SQL(_ID_TYPES[types[owner]]),
-        columns=[Column(column, types[column], kinds[types[column]]) for column in columns],
+        owner_cast=sql.SQL(ID_TYPES[facts.columns[owner].type]),
+        columns=[Column(name, facts.columns[name].cast, KINDS[facts.columns[name].type]) for name in columns],
+        watched=facts.watched,
     )
 
 
-def no_column(table_name: str, column: str, setting: str) -> Fatal:
-    """The error of a configured column that is not there."""
-    return Fatal(f"table {table_name!r} has no column {column!r}.", setting=setting, remedy="Check the name.")
-
-
-def column_types(connection: Connection, name: str, setting: str) -> dict[str, str]:
-    """Column → type of a table.
-
-    Raises:
-        Fatal: there is no such table; naming `setting`.
-    """
-    quoted = table(name).as_string(connection)
-    with translated(setting), connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute"
-            " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
-            [quoted],
-        )
-        types: dict[str, str] = dict(cursor.fetchall())
-    if not types:
-        raise Fatal(f"there is no table {name!r}.", setting=setting, remedy="Name one that DATABASE_URL's role sees.")
-    return types
+def unowned(related: TableFacts, owner: str, profiles: TableFacts, id_: str) -> sql.Composable | None:
+    """Says of a related row that no profile has its owner's id; `None` where a foreign key sees to it."""
+    column = sql.SQL("{}.{}").format(table(related.name), sql.Identifier(owner))
+    if (profiles.oid, id_) in related.owned_by.get(owner, ()):
+        return None if related.columns[owner].not_null else sql.SQL("{} IS NULL").format(column)
+    return sql.SQL("NOT EXISTS (SELECT FROM {profiles} AS its_owner WHERE its_owner.{id} = {column})").format(
+        profiles=table(profiles.name), id=sql.Identifier(id_), column=column
+    )

@@ -5,11 +5,17 @@ from contextlib import closing
 from migration_pipeline.adapters.postgres.probe import PostgresProbe
 from migration_pipeline.commands.doctor.findings import Findings, What, failure, ok, warning
 from migration_pipeline.settings import Settings
-from migration_pipeline.stores import open_index
+from migration_pipeline.stores import look_up, open_index
 
 
 def database(settings: Settings) -> Findings:
-    """Names and types of tables and columns were looked up when it opened."""
+    """What settings say of the tables first: where that is wrong, nothing else can be asked."""
+    refused = look_up(settings)
+    for refusal in refused:
+        yield failure(What.DATABASE_TABLES, f"{refusal.setting}: {refusal.message}", refusal.remedy)
+    if refused:
+        return
+    yield ok(What.DATABASE_TABLES, "rows are told apart, and columns are what the settings say")
     with closing(open_index(settings)) as probe:
         yield from _rights(probe)
         yield from _flag(probe, settings.database.profiles.migrated_at)

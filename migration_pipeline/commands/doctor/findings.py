@@ -25,6 +25,7 @@ class What(StrEnum):
     SOURCE_CLOCK = "clock: source"
     TARGET_CLOCK = "clock: target"
     DATABASE = "database"
+    DATABASE_TABLES = "database: tables"
     DATABASE_RIGHTS = "database: rights"
     DATABASE_FLAG = "database: flag"
     DATABASE_INDEXES = "database: indexes"
