@@ -32,6 +32,8 @@ from migration_pipeline.core.ports import Dropped, Erased
 from migration_pipeline.core.spent import Expected
 
 SETTING = "LEDGER_URL"
+_ANSWERS = (errors.UniqueViolation, errors.ForeignKeyViolation)
+"""What somebody who writes the ledger at the same time leads to; callers look for it."""
 _EXPECTED = "what is expected"  # what the ledger keeps it under
 T = TypeVar("T")
 
@@ -115,7 +117,11 @@ class PostgresLedger:
             " VALUES (%s, %s, %s, %s, %s, %s)"
         )
         try:
-            with translated("ledger.schema"), self._connection.transaction(), self._connection.cursor() as cursor:
+            with (
+                translated("ledger.schema", but=_ANSWERS),
+                self._connection.transaction(),
+                self._connection.cursor() as cursor,
+            ):
                 groups.make_tables(cursor, sql.Identifier(self._schema), [item.ordinal for item in new])
                 cursor.executemany(statement, rows)
         except errors.UniqueViolation:
@@ -190,7 +196,7 @@ class PostgresLedger:
         return {row[0] for row in rows}
 
     def _in_transaction(self, work: Callable[[psycopg.Cursor[tuple[Any, ...]]], T]) -> T:
-        with translated("ledger.schema"):
+        with translated("ledger.schema", but=_ANSWERS):
             return in_transaction(self._connection, work)[0]
 
     def _lock_name(self, range_key: str) -> str:
@@ -353,7 +359,7 @@ class PostgresLedger:
         """Run a statement, `{s}` standing for the schema; no row where there is no ledger yet."""
         if self._absent:
             return []
-        with translated("ledger.schema"), self._connection.cursor() as cursor:
+        with translated("ledger.schema", but=_ANSWERS), self._connection.cursor() as cursor:
             cursor.execute(self._sql(text), parameters)
             return cursor.fetchall() if cursor.description else []
 

@@ -104,16 +104,17 @@ def in_transaction(
 
 
 @contextmanager
-def translated(setting: str) -> Iterator[None]:
-    """Turn the driver's errors into ours.
+def translated(setting: str, *, but: tuple[type[psycopg.Error], ...] = ()) -> Iterator[None]:
+    """Turn the driver's errors into ours, all `but` those that the caller has a word for.
 
     Raises:
         Transient: the connection broke, or a statement ran out of time.
-        Fatal: a table, column or right is missing; naming `setting`.
+        Fatal: a table, column or right is missing, or a statement is refused; naming `setting`.
     """
+    passed: tuple[type[Exception], ...] = (MigrationError, *but)
     try:
         yield
-    except MigrationError:
+    except passed:
         raise
     except (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName) as error:
         raise Fatal(_first_line(error), setting=setting, remedy="Check the names of tables and columns.") from None
