@@ -110,6 +110,7 @@ class RangeReport:
             "waiting": len(self.confirmed.waiting),
             "dropped": self.confirmed.dropped,
             "waiting_for": dict(self.reasons()),
+            "longest_lock_seconds": round(max(self.database.longest_lock, self.confirmed.longest_lock), 3),
             "paused_seconds": round(self.paused_seconds, 3),
             "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
             "cpu_seconds": {stage: round(seconds, 3) for stage, seconds in self.cpu_seconds.items()},

@@ -18,7 +18,8 @@ ReplaceFor = Callable[[ProfileId], Replace]
 
 # In valid JSON a quotation mark stands only around strings, so this finds exactly the string tokens; the
 # group after a token is non-empty for object keys, which are names and not values.
-_JSON_STRING = re.compile(r'("(?:[^"\\]|\\.)*")(\s*:)?')
+# Possessive: what was passed over is never gone back into, so it takes neither memory nor time for each character.
+_JSON_STRING = re.compile(r'("[^"\\]*+(?:\\.[^"\\]*+)*+")(\s*:)?')
 
 
 def strings_in_json(text: str) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Strings are found and replaced in place; everything else of a value stays as it is, to the byte."""
 
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -46,3 +47,16 @@ def test_text_and_values_are_treated_alike(value: object) -> None:
     assert (json.loads(text), count) == replace_in(value, moved)
     urls = [found for found in strings_in(value) if "://" in found]
     assert urls == [found for found in strings_in_json(json.dumps(value)) if "://" in found]
+
+
+@pytest.mark.parametrize("text", ["x" * 4_000_000, '\n"é\\' * 500_000], ids=["plain", "escapes"])
+def test_a_long_string_takes_no_memory_for_each_of_its_characters(text: str) -> None:
+    value = json.dumps(["old://1", text])
+    tracemalloc.start()
+    try:
+        new, count = replace_in_json(value, lambda found: "new://1" if found == "old://1" else None)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (count, json.loads(new)) == (1, ["new://1", text])
+    assert peak < 6 * len(value)

@@ -3,6 +3,7 @@
 Every write is one short transaction under row locks (postgres_locks), and nothing but Postgres is spoken to inside it.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -21,8 +22,10 @@ from migration_pipeline.core.model import Flagged, Profile, ProfileId, ProfileRa
 from migration_pipeline.core.ports import Fence
 from migration_pipeline.core.values import ReplaceFor
 
-_BATCH = 200  # profiles of one read
-_AT_ONCE = 50  # profiles of one transaction: rows are locked for some hundredths of a second
+_BATCH, _BATCH_BYTES = 200, 32_000_000
+"""Profiles of one read, and bytes of their rows."""
+_AT_ONCE, _BYTES_AT_ONCE = 50, 1_000_000
+"""The same of one transaction: rows are locked for some hundredths of a second. A larger row is alone in one."""
 _Cursor = psycopg.Cursor[tuple[Any, ...]]
 
 
@@ -91,22 +94,23 @@ class PostgresProfiles:
         self._connection.close()
 
     def read(self, bounds: ProfileRange) -> Iterator[Sequence[Profile]]:
-        after = bounds.after
+        after = last = bounds.after
         query = sql.SQL("{within} ORDER BY {id} LIMIT {batch}").format(
             within=self._where_in_range(), id=self._profiles.owner, batch=sql.Literal(_BATCH)
         )
         while True:
-            batch = self._read(query, {"after": after, "last": bounds.last})
-            if not batch:
+            for batch in self._read(query, {"after": after, "last": bounds.last}):
+                yield batch
+                last = batch[-1].profile_id
+            if last == after:
                 return
-            yield batch
-            after = batch[-1].profile_id
+            after = last
 
     def find(self, profile_ids: Sequence[ProfileId]) -> Sequence[Profile]:
         clause = sql.SQL("WHERE {id} = ANY(%(ids)s::{cast}[]) ORDER BY {id}").format(
             id=self._profiles.owner, cast=self._profiles.owner_cast
         )
-        return self._read(clause, {"ids": list(profile_ids)})
+        return [profile for batch in self._read(clause, {"ids": list(profile_ids)}) for profile in batch]
 
     def holding(self, texts: Sequence[str], *, any_case: bool = False) -> Iterator[Sequence[Profile]]:
         owners: set[ProfileId] = set()
@@ -141,11 +145,11 @@ class PostgresProfiles:
                     yield [text for column, value in pairs for text in column.strings(value)]
 
     def following(self, after: ProfileId | None, limit: int) -> Sequence[Profile]:
-        """The next profiles in id order."""
+        """The next profiles in id order, so many at most; none only where there are none."""
         clause = sql.SQL("WHERE {above} ORDER BY {id} LIMIT {limit}").format(
             above=self._above(), id=self._profiles.owner, limit=sql.Literal(limit)
         )
-        return self._read(clause, {"after": after})
+        return next(self._read(clause, {"after": after}), [])
 
     def written_since(self, since: datetime) -> Iterator[Sequence[Profile]]:
         """Profiles that the app wrote since then, by its own columns."""
@@ -163,12 +167,12 @@ class PostgresProfiles:
 
     def _in_batches(self, profile_ids: Sequence[ProfileId]) -> Iterator[Sequence[Profile]]:
         for start in range(0, len(profile_ids), _BATCH):
-            yield self.find(profile_ids[start : start + _BATCH])
+            for ids in self._by_weight(profile_ids[start : start + _BATCH], _BATCH, _BATCH_BYTES):
+                yield self.find(ids)
 
     def rewrite(self, profile_ids: Sequence[ProfileId], replace: ReplaceFor, fence: Fence) -> Rewritten:
         total, work = Rewritten(), Rewriting((self._profiles, *self._related), replace)
-        for start in range(0, len(profile_ids), _AT_ONCE):
-            ids = profile_ids[start : start + _AT_ONCE]
+        for ids in self._by_weight(profile_ids, _AT_ONCE, _BYTES_AT_ONCE):
             self._prepare(ids, work.new)
             for done, conflicts, seconds in self._locks.each(ids, work, fence):
                 total = total.plus(done._replace(conflicts=conflicts, longest_lock=seconds))
@@ -185,8 +189,7 @@ class PostgresProfiles:
     def set_flags(self, profile_ids: Sequence[ProfileId], unmoved: Callable[[str], bool], fence: Fence) -> Flagged:
         # The stronger lock, for the moment that this takes: no row that refers to the profile may come meanwhile.
         total, work = Flagged(), Flagging(self._profiles, self._related, self._flag, unmoved)
-        for start in range(0, len(profile_ids), _AT_ONCE):
-            ids = profile_ids[start : start + _AT_ONCE]
+        for ids in self._by_weight(profile_ids, _AT_ONCE, _BYTES_AT_ONCE):
             self._prepare(ids, work.unmoved)
             for done, _, seconds in self._locks.each(ids, work, fence, sql.SQL("FOR UPDATE")):
                 total = total.plus(done._replace(longest_lock=seconds))
@@ -199,15 +202,44 @@ class PostgresProfiles:
             total = total.plus(done._replace(longest_lock=seconds))
         return total
 
-    def _read(self, clause: sql.Composable, parameters: dict[str, Any]) -> list[Profile]:
+    def _read(self, clause: sql.Composable, parameters: dict[str, Any]) -> Iterator[list[Profile]]:
+        """Profiles, as many at a time as memory is to hold."""
         query = sql.SQL("SELECT {id}, {deleted}, {flag} IS NOT NULL FROM {t} {clause}").format(
             id=self._profiles.owner, deleted=self._deleted, flag=self._flag, t=self._profiles.name, clause=clause
         )
         with translated("database.profiles"), self._connection.cursor() as cursor:
             cursor.execute(query, parameters)
-            rows = [(plain(id_), deleted, flagged) for id_, deleted, flagged in cursor.fetchall()]
-            strings = self._strings(cursor, [row[0] for row in rows])
-        return [Profile(id_, deleted, flagged, tuple(strings[id_])) for id_, deleted, flagged in rows]
+            found = {plain(id_): (deleted, flagged) for id_, deleted, flagged in cursor.fetchall()}
+        for ids in self._by_weight(list(found), _BATCH, _BATCH_BYTES):
+            with translated("database.profiles"), self._connection.cursor() as cursor:
+                strings = self._strings(cursor, ids)
+            yield [Profile(id_, *found[id_], tuple(strings[id_])) for id_ in ids]
+
+    def _by_weight(self, profile_ids: Sequence[ProfileId], most: int, most_bytes: int) -> Iterator[list[ProfileId]]:
+        """The profiles in their order, so many at a time, and so many bytes of their rows; one at least."""
+        weights: Counter[ProfileId] = Counter()
+        for part in (self._profiles, *self._related) if profile_ids else ():
+            query = sql.SQL(
+                "SELECT {owner}, sum({bytes}) FROM {t} WHERE {owner} = ANY(%s::{cast}[]) GROUP BY 1"
+            ).format(
+                owner=part.owner,
+                bytes=sql.SQL(" + ").join(column.octets() for column in part.columns),
+                t=part.name,
+                cast=part.owner_cast,
+            )
+            with translated("database"), self._connection.cursor() as cursor:
+                cursor.execute(query, [list(profile_ids)])
+                weights.update({plain(owner): int(size) for owner, size in cursor.fetchall()})
+        held: list[ProfileId] = []
+        weight = 0
+        for id_ in profile_ids:
+            if held and (len(held) == most or weight + weights[id_] > most_bytes):
+                yield held
+                held, weight = [], 0
+            held.append(id_)
+            weight += weights[id_]
+        if held:
+            yield held
 
     def _strings(self, cursor: _Cursor, profile_ids: Sequence[ProfileId]) -> dict[ProfileId, list[str]]:
         found: dict[ProfileId, list[str]] = {id_: [] for id_ in profile_ids}
