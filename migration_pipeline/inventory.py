@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,9 +19,10 @@ from migration_pipeline.adapters.ledger.found import Kept
 from migration_pipeline.adapters.ledger.inventory import Listing
 from migration_pipeline.adapters.ledger.listings import Begun
 from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.postgres.profiles import PostgresProfiles
 from migration_pipeline.core.control import Listener, Say
 from migration_pipeline.core.copy_file import Copier
-from migration_pipeline.core.count import Counted, count
+from migration_pipeline.core.count import Counted, count, count_unowned
 from migration_pipeline.core.each import ask_each, make_sure
 from migration_pipeline.core.errors import Fatal
 from migration_pipeline.core.inventory import Found, Listed
@@ -49,7 +51,7 @@ _GO_ON_SECONDS = 24 * 3600.0
 """What was cut off longer ago is begun anew: its beginning says too little of today."""
 _BATCHES = 10  # of profiles, kept in one transaction
 _ASKED_AT_MOST, _ASKED_AT_ONCE, _ASKED_A_TIME = 100_000, 32, 1000
-_ORPHANS_A_TIME = 5000
+_ORPHANS_A_TIME, _UNOWNED = 5000, 5000
 
 
 def take_stock(
@@ -201,6 +203,7 @@ def _count(ledger: PostgresLedger, settings: Settings, say: Say) -> None:
     with closing(open_index(settings)) as profiles, open_documents(settings) as documents:
         bounds = profiles.bounds()
         if bounds is None:
+            _count_unowned(ledger, profiles, counting, urls)
             ledger.counts.finish(counting.count_id)
             return
         totals, held = counting.totals, list[Counted]()
@@ -214,9 +217,17 @@ def _count(ledger: PostgresLedger, settings: Settings, say: Say) -> None:
                 counting, held = ledger.counts.keep(counting, held, totals), []
                 say(f"counted what {totals.profiles:,} profiles refer to")
         if held:
-            ledger.counts.keep(counting, held, totals)
+            counting = ledger.counts.keep(counting, held, totals)
+        _count_unowned(ledger, profiles, counting, urls)
     say(f"counted what {totals.profiles:,} profiles refer to")
     ledger.counts.finish(counting.count_id)
+
+
+def _count_unowned(ledger: PostgresLedger, profiles: PostgresProfiles, counting: Counting, urls: UrlRules) -> None:
+    """What rows name whose profile is gone is nobody's orphan."""
+    unowned = count_unowned(profiles.unowned(), urls)
+    while some := list(islice(unowned, _UNOWNED)):
+        ledger.counts.keep_more(counting, some)
 
 
 def _ask_for_missing(ledger: PostgresLedger, settings: Settings, listing_id: int, say: Say) -> int:

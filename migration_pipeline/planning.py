@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from migration_pipeline.adapters.ledger.counts import Counting
 from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
+from migration_pipeline.adapters.postgres.profiles import PostgresProfiles
 from migration_pipeline.core import estimate as estimating
 from migration_pipeline.core.estimate import Compute, Estimate, Speed
 from migration_pipeline.core.inventory import Found
@@ -17,6 +18,7 @@ from migration_pipeline.core.plan import Measure, counted, measure, plan_ranges
 from migration_pipeline.core.plan_ports import Block, ProfileIndex
 from migration_pipeline.core.sample import Sampled, SampledFiles, sample, sample_files
 from migration_pipeline.core.spent import Expected
+from migration_pipeline.core.urls import UrlKind, UrlRules
 from migration_pipeline.event_loop import run
 from migration_pipeline.settings import Settings
 from migration_pipeline.stores import (
@@ -48,6 +50,7 @@ class Planned:
         sampled: what a sample of profiles says of all.
         stock: the inventory and the count that figures and cuts are exact by, where there are such.
         why_sampled: why there are none, in words.
+        unowned: rows that name the source, and whose profile is gone: no range moves them.
     """
 
     ranges: list[ProfileRange]
@@ -56,6 +59,7 @@ class Planned:
     sampled: Sampled
     stock: "Stock | None" = None
     why_sampled: str = ""
+    unowned: int = 0
 
     @property
     def profiles_a_range(self) -> int:
@@ -132,16 +136,23 @@ def plan(settings: Settings) -> Planned:
         open_documents(settings) as documents,
     ):
         planned = list(ledger.ranges())
-        sampled = sample(index, documents, url_rules(settings))
+        urls = url_rules(settings)
+        sampled, unowned = sample(index, documents, urls), count_rows(index, urls)
         profiles = sum(item.profiles for item in planned) + index.count(after=planned[-1].last if planned else None)
         size, stock = range_size(settings).for_so_many(profiles, sampled.files_per_profile), stock_of(settings, ledger)
         at = measure(size, sampled)
         if isinstance(stock, str):
             new = list(plan_ranges(index, planned, at))
-            return Planned(planned + new, new, at, sampled, why_sampled=stock)
+            return Planned(planned + new, new, at, sampled, why_sampled=stock, unowned=unowned)
         at = counted(at, size, stock.counting.totals)
         new = list(plan_ranges(_CountedIndex(index, ledger, stock.counting), planned, at))
-    return Planned(planned + new, new, at, sampled, stock)
+    return Planned(planned + new, new, at, sampled, stock, unowned=unowned)
+
+
+def count_rows(index: PostgresProfiles, urls: UrlRules) -> int:
+    """Rows that name the source, and whose profile is gone; searches the tables that may hold such."""
+    rows = index.unowned(urls.source_hosts, any_case=True)
+    return sum(any((ref := urls.classify(text)) and ref.kind is UrlKind.SOURCE for text in row) for row in rows)
 
 
 def keep(planned: Planned, settings: Settings) -> None:

@@ -42,6 +42,11 @@ def plan(apply_: bool, json_: bool) -> None:  # noqa: FBT001 - click's form
         return
     print_table(["", ""], [*_ranges(planned), *_rows(expected), *_million(expected)])
     _print_examples(planned, files)
+    if planned.unowned:
+        click.echo(
+            f"{planned.unowned:,} rows of related tables name the source, and their profile is gone: no range moves "
+            "them, and the source cannot be closed before they have a profile or are deleted (docs/live-traffic.md)."
+        )
     if expected.exact_at is not None:
         click.echo(f"Exact, by the inventory of {moment(expected.exact_at)}; cost and duration follow from that.")
     else:
@@ -149,6 +154,7 @@ def _plain(planned: "Planned", expected: "Estimate", files: "SampledFiles", *, a
         "seconds": round(expected.seconds),
         "files_per_second": round(expected.speed.files, 1),
         "speed_is": expected.speed.why,
+        "unowned": planned.unowned,
         "rows_to_write": expected.rows,
         "documents_to_write": expected.documents,
         "examples": {

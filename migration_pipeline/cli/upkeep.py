@@ -23,7 +23,7 @@ def sweep(full: bool, json_: bool) -> None:  # noqa: FBT001 - click's form
     if json_:
         print_json({
             "profiles": swept.looked_at, "late": swept.late, "files": swept.files, "newer": swept.outdated,
-            "ranges": sorted(swept.ranges), "busy": swept.busy, "unplanned": swept.unplanned,
+            "ranges": sorted(swept.ranges), "busy": swept.busy, "unplanned": swept.unplanned, "unowned": swept.unowned,
         })  # fmt: skip
     else:
         click.echo(f"{swept.looked_at} profiles looked at, {swept.late} hold a reference to the source again.")
@@ -33,6 +33,15 @@ def sweep(full: bool, json_: bool) -> None:  # noqa: FBT001 - click's form
             click.echo(f"{len(swept.busy)} ranges are being worked on; their files were passed over.")
         if swept.unplanned:
             click.echo(f"{swept.unplanned} profiles of no range do, too: `migration-pipeline plan --apply` plans them.")
+        if swept.unowned:
+            click.echo(
+                f"{swept.unowned} rows of related tables do, and their profile is gone: give them one, delete them, or "
+                "waive their files. What they name is kept."
+            )
+        if swept.refused:
+            click.echo(
+                f"The database refuses to have the flag of {swept.refused} of them cleared; look at its triggers."
+            )
         if swept.ranges:
             click.echo(f"To run again: migration-pipeline migrate {' '.join(sorted(swept.ranges))}")
     if not swept.clean:

@@ -4,7 +4,7 @@ What a batch of profiles refers to is kept in the ledger with how far the count 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from math import sqrt
 from typing import Any, NamedTuple, Self
@@ -116,6 +116,18 @@ def count(
         ids.append(profile.profile_id)
         files.append(wanted)
     return Counted(referred, ids, files)
+
+
+NOBODY = "nobody"
+"""Stands for the profile of rows whose profile is gone."""
+
+
+def count_unowned(rows: Iterable[Sequence[str]], urls: UrlRules) -> Iterator[Referred]:
+    """What rows refer to whose profile is gone: nothing of it is moved, and none of it is nobody's."""
+    unknown = Profile(NOBODY, deleted=True, flagged=False, strings=())
+    for strings in rows:
+        for file in _looked_at(unknown, strings, urls, Totals()):
+            yield Referred(file, NOBODY, alive=True, to_move=False, too_long=_too_long(file, urls))
 
 
 def _looked_at(profile: Profile, strings: Iterable[str], urls: UrlRules, totals: Totals) -> dict[SourceFile, bool]:

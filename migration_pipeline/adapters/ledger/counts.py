@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 
 from migration_pipeline.adapters.ledger.control import InTransaction
 from migration_pipeline.adapters.ledger.overview import Query
-from migration_pipeline.core.count import Counted, Totals
+from migration_pipeline.core.count import Counted, Referred, Totals
 from migration_pipeline.core.errors import Fatal
 from migration_pipeline.core.model import ProfileId
 from migration_pipeline.core.plan_ports import Block
@@ -105,14 +105,24 @@ class LedgerCounts:
             if cursor.rowcount != 1:
                 raise Fatal("another one went on with this count.", setting="inventory", remedy="Let it end.")
             with cursor.copy(self._sql("COPY {raw} FROM STDIN", counting.count_id)) as copy:
-                for file, profile_id, alive, to_move, too_long in (row for batch in batches for row in batch.referred):
-                    copy.write_row((file.file_id, file.container, file.blob, str(profile_id), alive, to_move, too_long))
+                for row in (row for batch in batches for row in batch.referred):
+                    copy.write_row(_raw(row))
             with cursor.copy(self._sql("COPY {s}.counted FROM STDIN", counting.count_id)) as copy:
                 for number, batch in enumerate(batches, start=ordinal):
                     copy.write_row((counting.count_id, number, list(map(str, batch.ids)), list(batch.files)))
 
         self._in_transaction(work)
         return counting._replace(after=after, batches=ordinal + len(batches), totals=totals)
+
+    def keep_more(self, counting: Counting, referred: Sequence[Referred]) -> None:
+        """Keep what rows refer to that are in no batch of profiles; twice is as good as once."""
+
+        def work(cursor: _Cursor) -> None:
+            with cursor.copy(self._sql("COPY {raw} FROM STDIN", counting.count_id)) as copy:
+                for row in referred:
+                    copy.write_row(_raw(row))
+
+        self._in_transaction(work)
 
     def finish(self, count_id: int) -> None:
         """Make a count the newest one; older ones go."""
@@ -214,3 +224,8 @@ def _counting(row: Sequence[Any]) -> Counting:
         kept.get("batches", 0),
         Totals.of(kept.get("totals", {})),
     )
+
+
+def _raw(row: Referred) -> tuple[Any, ...]:
+    file, profile_id, alive, to_move, too_long = row
+    return file.file_id, file.container, file.blob, str(profile_id), alive, to_move, too_long

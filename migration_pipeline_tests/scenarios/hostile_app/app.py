@@ -55,6 +55,9 @@ per_second = 1000
 
 [erase]
 after_hours = 0
+
+[inventory]
+orphan_after_hours = 0
 """
 
 

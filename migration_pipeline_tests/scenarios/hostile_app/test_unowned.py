@@ -1,8 +1,12 @@
 """Related rows whose profile is gone: what they name is kept, and told, whatever type their ids have."""
 
+from pathlib import Path
+
 import pytest
 
 from migration_pipeline.cutover import stand
+from migration_pipeline.inventory import list_orphans
+from migration_pipeline.planning import plan
 from migration_pipeline_tests.scenarios.hostile_app import checker
 from migration_pipeline_tests.scenarios.hostile_app.conftest import MakeApp
 
@@ -22,7 +26,7 @@ def tables(type_: str, reference: str = "") -> str:
 
 
 @pytest.mark.parametrize("type_", IDS)
-def test_what_rows_without_a_profile_name_is_kept_and_told(make_app: MakeApp, type_: str) -> None:
+def test_what_rows_without_a_profile_name_is_kept_and_told(make_app: MakeApp, tmp_path: Path, type_: str) -> None:
     app = make_app(tables(type_), related=RELATED)
     ann, bob, gone = IDS[type_]
     app.upload("ann.jpg", "bob.jpg", "old.jpg", "lost.jpg", "copied.jpg", "free.jpg")
@@ -49,6 +53,10 @@ def test_what_rows_without_a_profile_name_is_kept_and_told(make_app: MakeApp, ty
     app.soak()
     holds = [hold.what for hold in stand(app.settings).removal_holds]
     assert "2 rows whose profile is gone name the source" in holds
+    assert plan(app.settings).unowned == 2
+    # What they name is nobody's orphan; what nobody names any more is.
+    kept = list_orphans(app.settings, tmp_path)
+    assert ["free.jpg" in line for line in kept.path.read_text().splitlines()[1:]] == [True]
     # They are dealt with: one gets a profile, the other is removed. Then nothing holds any more.
     app.execute(f"UPDATE photos SET profile_id = %s::{type_} WHERE url LIKE '%%old.jpg'", ann)
     app.execute("DELETE FROM photos WHERE url LIKE '%%lost.jpg'")
