@@ -132,7 +132,16 @@ def _open(kind: type[_Profiles], settings: Settings) -> _Profiles:
 def _tables(settings: Settings) -> tuple[ProfileTable, list[RelatedTable]]:
     one = settings.database.profiles
     return (
-        ProfileTable(one.table, one.id, one.columns, one.migrated_at, one.deleted_at, one.updated_at),
+        ProfileTable(
+            one.table,
+            one.id,
+            one.columns,
+            one.migrated_at,
+            one.deleted_at,
+            one.updated_at,
+            one.deleted,
+            one.deleted_values,
+        ),
         [RelatedTable(o.table, o.profile_id, o.columns, o.id, o.updated_at) for o in settings.database.related],
     )
 

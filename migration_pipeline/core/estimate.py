@@ -290,7 +290,7 @@ def bounded(
         workers: that there will be.
         requests_per_second: to each store, by setting.
         bytes_per_second: from the source, by setting.
-        documents_per_second: of one worker, by setting.
+        documents_per_second: of all workers together, by setting.
     """
     if measured is not None:
         files, bytes_, why = measured[0], None, "as measured in earlier runs"
@@ -303,7 +303,7 @@ def bounded(
         files, why = requests_per_second, f"{why}, bounded by copy.requests_per_second"
     if bytes_per_second is not None and (bytes_ is None or bytes_per_second < bytes_):
         bytes_, why = bytes_per_second, f"{why}, bounded by copy.bytes_per_second"
-    return Speed(files, bytes_, documents_per_second * workers if documents_per_second else None, why)
+    return Speed(files, bytes_, documents_per_second, why)
 
 
 def measured_compute(cpu_seconds: float, files: int) -> Compute:

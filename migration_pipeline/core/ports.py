@@ -181,6 +181,9 @@ class ProfileStore(Protocol):
     def find(self, profile_ids: Sequence[ProfileId]) -> Sequence[Profile]:
         """These profiles, those that are there."""
 
+    def below(self, profile_ids: Sequence[ProfileId], bounds: Sequence[ProfileId]) -> Sequence[int]:
+        """For each profile, how many of these ids, which ascend, are below its own; in the order of the id column."""
+
     def holding(self, texts: Sequence[str], *, any_case: bool = False) -> Iterator[Sequence[Profile]]:
         """Profiles, deleted ones too, that hold a string with one of these in it, and perhaps others; in batches.
 

@@ -5,7 +5,6 @@ the switch may land after it, even for a profile that had nothing to move until 
 here: the flag is cleared, and the range is asked to run again.
 """
 
-from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -78,7 +77,7 @@ def sweep_profiles(batches: Iterable[Sequence[Profile]], stores: Stores) -> Swep
     judge = Judge({}, stores.urls)
     for batch in batches:
         # What a range that is not done holds yet is no news.
-        places = {profile.profile_id: range_of(profile.profile_id, ranges) for profile in batch if not profile.deleted}
+        places = _places([profile.profile_id for profile in batch if not profile.deleted], ranges, stores)
         to_look_at = [
             profile
             for profile in batch
@@ -102,6 +101,14 @@ def sweep_profiles(batches: Iterable[Sequence[Profile]], stores: Stores) -> Swep
         swept.ranges |= wanted
         swept.examples += late[: _MAX_EXAMPLES - len(swept.examples)]
     return swept
+
+
+def _places(
+    profile_ids: Sequence[ProfileId], ranges: Sequence[ProfileRange], stores: Stores
+) -> dict[ProfileId, ProfileRange | None]:
+    """The range that holds each profile; `None` for one beyond the last."""
+    below = stores.profiles.below(profile_ids, [item.last for item in ranges])
+    return {id_: ranges[n] if n < len(ranges) else None for id_, n in zip(profile_ids, below, strict=True)}
 
 
 def sweep_unowned(stores: Stores, swept: Swept) -> None:
@@ -147,9 +154,3 @@ def _outdated(key: str, stores: Stores, swept: Swept) -> list[SourceFile]:
         outdated = [file for file, etag in now.items() if etag is not None and etag != copied[file]]
         ledger.outdate(outdated)
     return outdated
-
-
-def range_of(profile_id: ProfileId, ranges: Sequence[ProfileRange]) -> ProfileRange | None:
-    """The range that holds a profile; `None` for one beyond the last."""
-    place = bisect_left(ranges, profile_id, key=lambda item: item.last)
-    return ranges[place] if place < len(ranges) else None

@@ -60,6 +60,8 @@ class ProfilesTable(_Section):
     id: SqlName = "id"
     columns: ColumnNames = ["photos"]
     deleted_at: SqlName | None = None
+    deleted: SqlName | None = None
+    deleted_values: list[str] = []
     migrated_at: SqlName = "photos_migrated_at"
     updated_at: SqlName | None = None
 
@@ -79,7 +81,10 @@ class Database(_Section):
 
     profiles: ProfilesTable = Field(
         default=ProfilesTable(),
-        description="The table of profiles: `table`, `id`, `columns`, `deleted_at`, `migrated_at`, `updated_at`.",
+        description=(
+            "The table of profiles: `table`, `id`, `columns`, `deleted_at` or `deleted` with `deleted_values`, "
+            "`migrated_at`, `updated_at`."
+        ),
     )
     related: list[RelatedTable] = Field(
         default=[], description="Further tables: `table`, `id`, `profile_id`, `columns`, `updated_at`."

@@ -25,13 +25,15 @@ from migration_pipeline.adapters.ledger.removal import LedgerRemoval
 from migration_pipeline.adapters.ledger.schema import bring_up_to_date, is_there
 from migration_pipeline.adapters.ledger.status import is_done
 from migration_pipeline.adapters.ledger.tallies import LedgerTallies
-from migration_pipeline.adapters.postgres.connection import connect, in_transaction, translated
+from migration_pipeline.adapters.postgres.connection import connect, in_transaction, shares_sessions, translated
 from migration_pipeline.core.errors import Fatal, RangeBusy
 from migration_pipeline.core.model import KnownFile, ProfileId, ProfileRange, SourceFile
 from migration_pipeline.core.ports import Dropped, Erased
 from migration_pipeline.core.spent import Expected
 
 SETTING = "LEDGER_URL"
+POOLED = "goes through a pooler that gives sessions to single transactions, so that two runs could hold one range."
+UNPOOLED = "Give LEDGER_URL the server's own address, or a pool in session mode; DATABASE_URL may stay as it is."
 _ANSWERS = (errors.UniqueViolation, errors.ForeignKeyViolation)
 """What somebody who writes the ledger at the same time leads to; callers look for it."""
 _EXPECTED = "what is expected"  # what the ledger keeps it under
@@ -62,6 +64,7 @@ class PostgresLedger:
         """
         self._url = url
         self._schema = schema
+        self._keeps_sessions = False  # as far as is known
         self.overview = Overview(self.query)
         self.tallies = LedgerTallies(self.query)
         self.control = LedgerControl(self._in_transaction, self.query, schema)
@@ -89,6 +92,11 @@ class PostgresLedger:
         """Whether there is a ledger, or the role may make one."""
         query = "SELECT has_database_privilege(current_database(), 'CREATE')"
         return not self._absent or self._connection.execute(query).fetchone() == (True,)
+
+    def keeps_sessions(self) -> bool:
+        """Whether the locks by which runs hold their ranges hold anything."""
+        with connect(self._url, setting=SETTING) as other:
+            return not shares_sessions(other, self._connection)
 
     def close(self) -> None:
         """Close the connection."""
@@ -147,6 +155,10 @@ class PostgresLedger:
             row = lock.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", name).fetchone()
             if row != (True,):
                 raise RangeBusy(range_key)
+            if not self._keeps_sessions:
+                if shares_sessions(lock, self._connection):
+                    raise Fatal(POOLED, setting=SETTING, remedy=UNPOOLED)
+                self._keeps_sessions = True
             ((epoch,),) = self.query(
                 "UPDATE {s}.ranges SET epoch = epoch + 1 WHERE range_id = %s RETURNING epoch", [bounds.ordinal]
             )

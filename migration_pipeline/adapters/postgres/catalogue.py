@@ -18,6 +18,7 @@ class ColumnFacts(NamedTuple):
         cast: what a parameter is cast to, as SQL; a domain's own rules are looked at when the column is assigned.
         elements: the type of an array's elements, domains resolved; empty where it is no array.
         generated: computed by the database, so nobody can write it.
+        collation: quoted; empty where the type has none.
         ordered_by_bytes: values compare as their UTF-8 bytes do.
         deterministic: only equal bytes are equal.
     """
@@ -28,6 +29,7 @@ class ColumnFacts(NamedTuple):
     elements: str
     not_null: bool
     generated: bool
+    collation: str
     ordered_by_bytes: bool
     deterministic: bool
 
@@ -114,12 +116,13 @@ _COLUMNS = sql.SQL("""
     )
     SELECT a.attname, CASE WHEN e.oid IS NULL THEN format_type(r.oid, -1) ELSE format_type(e.oid, -1) || '[]' END,
         format_type(r.oid, -1), coalesce(format_type(e.oid, -1), ''), a.attnotnull, a.attgenerated <> '',
+        coalesce(quote_ident(cn.nspname) || '.' || quote_ident(c.collname), ''),
         a.attcollation = 0 OR c.collname IN ('C', 'POSIX', 'ucs_basic')
             OR (c.collprovider = 'd' AND (d.datcollate IN ('C', 'POSIX') OR to_jsonb(d) ->> 'datlocprovider' = 'b')),
         coalesce((to_jsonb(c) ->> 'collisdeterministic')::boolean, true)
     FROM pg_attribute a JOIN resolved r ON r.of = a.atttypid
     LEFT JOIN (SELECT of_elements.* FROM of_elements JOIN pg_type USING (oid) WHERE typtype <> 'd') e ON e.of = r.of
-    LEFT JOIN pg_collation c ON c.oid = a.attcollation
+    LEFT JOIN pg_collation c ON c.oid = a.attcollation LEFT JOIN pg_namespace cn ON cn.oid = c.collnamespace
     CROSS JOIN (SELECT * FROM pg_database WHERE datname = current_database()) d
     WHERE a.attrelid = to_regclass(%(table)s) AND a.attnum > 0 AND NOT a.attisdropped
 """)

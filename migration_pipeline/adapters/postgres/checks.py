@@ -6,15 +6,25 @@ them, so that planning, runs, sweeps and `doctor` look at the same.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from psycopg import sql
 
 from migration_pipeline.adapters.postgres.catalogue import TableFacts, facts
-from migration_pipeline.adapters.postgres.connection import Connection, connect
-from migration_pipeline.adapters.postgres.tables import ID_TYPES, KINDS, ProfileTable, RelatedTable
-from migration_pipeline.core.errors import Fatal
+from migration_pipeline.adapters.postgres.connection import Connection, connect, table, translated
+from migration_pipeline.adapters.postgres.tables import (
+    ID_TYPES,
+    KINDS,
+    WITH_ZONE,
+    WITHOUT_ZONE,
+    ProfileTable,
+    RelatedTable,
+    is_deleted,
+)
+from migration_pipeline.core.errors import Fatal, Unreachable
 
 _KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
-_TIMES = ("timestamp with time zone", "timestamp without time zone")
+_TIMES = (WITH_ZONE, WITHOUT_ZONE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +36,8 @@ class Part:
         id: the column that settings say tells its rows apart, if they do.
         columns: that are rewritten.
         read: further columns that are read, by the setting that names them.
+        deleted: says of a profile that it is soft-deleted.
+        words: by which its column `deleted` says so.
     """
 
     facts: TableFacts
@@ -33,6 +45,8 @@ class Part:
     id: str | None
     columns: Sequence[str]
     read: Sequence[tuple[str, str]]
+    deleted: sql.Composable = field(default_factory=lambda: sql.SQL("false"))
+    words: Sequence[str] = ()
 
     @property
     def setting(self) -> str:
@@ -66,7 +80,7 @@ def parts(connection: Connection, profiles: ProfileTable, related: Sequence[Rela
     Raises:
         Fatal: one of them is not there.
     """
-    optional = {name: getattr(profiles, name) for name in ("migrated_at", "deleted_at", "updated_at")}
+    optional = {name: getattr(profiles, name) for name in ("migrated_at", "deleted_at", "deleted", "updated_at")}
     found = [
         Part(
             facts(connection, profiles.name, "database.profiles"),
@@ -74,6 +88,8 @@ def parts(connection: Connection, profiles: ProfileTable, related: Sequence[Rela
             profiles.id,
             profiles.columns,
             [("id", profiles.id), *((name, column) for name, column in optional.items() if column is not None)],
+            is_deleted(profiles),
+            profiles.deleted_values,
         )
     ]
     for other in related:
@@ -98,19 +114,60 @@ def looked_up(url: str, profiles: ProfileTable, related: Sequence[RelatedTable])
     """
     with closing(connect(url, setting="DATABASE_URL")) as connection:
         try:
-            return list(refusals(parts(connection, profiles, related)))
+            return list(refusals(connection, parts(connection, profiles, related), writes=False))
         except Fatal as error:  # a table that is not there
             return [error]
 
 
-def refusals(found: Sequence[Part]) -> Iterator[Fatal]:
-    """Everything that is wrong with the tables; what is said first may be why the rest is."""
+def refusals(connection: Connection, found: Sequence[Part], *, writes: bool) -> Iterator[Fatal]:
+    """Everything that is wrong with the tables; what is said first may be why the rest is.
+
+    Args:
+        connection: to the app's database.
+        found: its tables.
+        writes: they are to be written; a plan only reads them.
+    """
+    if writes and not takes_writes(connection):
+        # Not for good: after a failover, or where a full disk makes a managed server read-only for a while.
+        raise Unreachable(
+            "takes no writes: it is a standby, or transactions are read-only by default.",
+            setting="DATABASE_URL",
+            remedy="Name the primary, and a role whose default_transaction_read_only is off.",
+        )
+    wrong = False
     for part in found:
         missing = list(_columns_are_there(part, found[0]))
-        yield from missing
-        if not missing:
-            for check in CHECKS:
-                yield from check(part, found[0])
+        for refusal in missing or (refusal for check in CHECKS for refusal in check(part, found[0])):
+            wrong = True
+            yield refusal
+    if not wrong:
+        yield from _rows_are_as_said(connection, found[0])
+
+
+def takes_writes(connection: Connection) -> bool:
+    """Whether this is no standby, and transactions are not read-only by default."""
+    query = "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean"
+    return connection.execute(query).fetchone() == (False,)
+
+
+def _rows_are_as_said(connection: Connection, profiles: Part) -> Iterator[Fatal]:
+    """What no catalogue says; each look ends at the first row that answers it."""
+    name = table(profiles.facts.name)
+    nobody = sql.SQL("SELECT EXISTS (SELECT FROM {t}) AND NOT EXISTS (SELECT FROM {t} WHERE NOT {deleted})")
+    ids = sql.SQL("SELECT EXISTS (SELECT FROM {t} WHERE {id} IS NULL)")
+    with translated(profiles.setting):
+        if connection.execute(ids.format(t=name, id=sql.Identifier(profiles.owner))).fetchone() == (True,):
+            yield profiles.refused(f"has rows without {profiles.owner!r}.", "Give each an id, and SET NOT NULL.", "id")
+        # With a parameter, so that the driver takes %% for %.
+        query = nobody.format(t=name, deleted=profiles.deleted) + sql.SQL(" AND %s")
+        if connection.execute(query, [True]).fetchone() == (True,):
+            key = next((key for key, _ in profiles.read if key in ("deleted_at", "deleted")), "")
+            yield profiles.refused(
+                "has no profile that is not deleted, by this setting: nothing would move.",
+                "Name the column that says which are: deleted_at is NULL or infinity for the others, deleted is false, "
+                "or not one of deleted_values.",
+                key,
+            )
 
 
 def _columns_are_there(part: Part, _: Part) -> Iterator[Fatal]:
@@ -226,11 +283,52 @@ def _updates_are_published(part: Part, _: Part) -> Iterator[Fatal]:
         )
 
 
+def _deleted_says_so(part: Part, profiles: Part) -> Iterator[Fatal]:
+    named = dict(part.read) if part is profiles else {}
+    if "deleted_at" in named and "deleted" in named:
+        yield part.refused("has both deleted_at and deleted set.", "Set the one that the app goes by.", "deleted")
+    elif "deleted_at" in named:
+        column = part.facts.columns[named["deleted_at"]]
+        if column.type not in (*_TIMES, "date"):
+            remedy = (
+                f'Set deleted = "{column.name}" instead, which is true for deleted ones.'
+                if column.type == "boolean"
+                else f'Set deleted = "{column.name}", and deleted_values to what it says of deleted ones.'
+            )
+            yield part.refused(
+                f"has column {column.name!r} of type {column.type}, which is no time.", remedy, "deleted_at"
+            )
+    elif "deleted" in named:
+        column = part.facts.columns[named["deleted"]]
+        if (column.type == "boolean") is bool(part.words):
+            yield part.refused(
+                f"has column {column.name!r} of type {column.type}.",
+                "Leave deleted_values out."
+                if part.words
+                else "Set deleted_values to what it says of deleted profiles.",
+                "deleted_values",
+            )
+    elif part.words:
+        yield part.refused("has deleted_values, and no column for them.", "Set deleted to its name.", "deleted")
+
+
+def _writes_are_told(part: Part, _: Part) -> Iterator[Fatal]:
+    name = dict(part.read).get("updated_at")
+    if name is not None and part.facts.columns[name].type not in _TIMES:
+        yield part.refused(
+            f"has column {name!r} of type {part.facts.columns[name].type}, by which sweeps would see nothing.",
+            "Name a timestamptz column that every write changes, or leave updated_at out.",
+            "updated_at",
+        )
+
+
 CHECKS: Sequence[Check] = (
     _is_a_table,
     _rows_are_identified,
     _ids_are_of_one_type,
     _columns_can_be_rewritten,
     _flag_can_be_set_and_cleared,
+    _deleted_says_so,
+    _writes_are_told,
     _updates_are_published,
 )

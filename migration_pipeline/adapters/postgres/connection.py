@@ -40,6 +40,7 @@ def connect(url: str, *, setting: str) -> Connection:
         Unreachable: nobody answers, or the server takes nobody now.
         Fatal: it refuses us. Both name `setting`; the message holds host and database, never the password.
     """
+    _refuse_ambiguous(url, setting)
     try:
         parts = conninfo_to_dict(url)
     except psycopg.Error:
@@ -52,6 +53,8 @@ def connect(url: str, *, setting: str) -> Connection:
             autocommit=True,
             connect_timeout=_CONNECT_SECONDS,
             application_name="migration-pipeline",
+            # A pooler may give each transaction another session, which knows nothing of what was prepared in this one.
+            prepare_threshold=None,
             keepalives_idle=_IDLE_SECONDS,
             keepalives_interval=_PROBE_SECONDS,
             keepalives_count=_PROBES,
@@ -67,6 +70,47 @@ def connect(url: str, *, setting: str) -> Connection:
         kind = Fatal if _REFUSED.search(reason) else Unreachable
         raise kind(f"cannot connect to {where}: {reason}", setting=setting, remedy=_URL_FORM) from None
     return connection
+
+
+def _refuse_ambiguous(url: str, setting: str) -> None:
+    """A password with an @ or a / in it would be taken for a host or a port, and be told as such.
+
+    RFC 3986, section 3.2.1: in user and password, these are percent-encoded.
+    """
+    scheme, separator, rest = url.partition("://")
+    authority = re.split(r"[/?]", rest, maxsplit=1)[0]
+    if (
+        separator
+        and scheme in ("postgresql", "postgres")
+        and rest.count("@") > authority.count("@") * (authority.count("@") == 1)
+    ):
+        raise Fatal(
+            "is not a Postgres URL that can be read in one way: an @ stands where it is not expected.",
+            setting=setting,
+            remedy="In user, password and options write @ as %40, / as %2F, ? as %3F and : as %3A.",
+        )
+
+
+def shares_sessions(one: Connection, other: Connection) -> bool:
+    """Whether a pooler stands between, and gives sessions to single transactions: locks of sessions hold nothing there.
+
+    It gives the session that was just used to whoever asks next, and takes it from whoever is between transactions.
+    """
+    for _ in range(_LOOKS):
+        before = _backend(one)
+        with other.transaction():
+            if _backend(other) == before or _backend(one) != before:
+                return True
+    return False
+
+
+_LOOKS = 3
+
+
+def _backend(connection: Connection) -> int:
+    row = connection.execute("SELECT pg_backend_pid()").fetchone()
+    assert row is not None  # noqa: S101 - it always gives one
+    return int(row[0])
 
 
 _URL_FORM = "Give postgresql://user:password@host:port/database of a server that this machine reaches."

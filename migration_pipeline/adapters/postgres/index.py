@@ -17,6 +17,8 @@ _SAMPLED_PAGES = 1000
 class PostgresIndex(PostgresProfiles):
     """Fulfils `ProfileIndex`."""
 
+    _writes = False
+
     def bounds(self) -> tuple[ProfileId, ProfileId] | None:
         query = sql.SQL(
             "(SELECT {id} FROM {t} ORDER BY {id} LIMIT 1) UNION ALL (SELECT {id} FROM {t} ORDER BY {id} DESC LIMIT 1)"

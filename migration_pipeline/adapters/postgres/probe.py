@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from migration_pipeline.adapters.postgres.checks import takes_writes
 from migration_pipeline.adapters.postgres.connection import translated
 from migration_pipeline.adapters.postgres.index import PostgresIndex
 from migration_pipeline.adapters.postgres.tables import ProfileTable, RelatedTable, Table
@@ -13,11 +14,11 @@ class PostgresProbe(PostgresIndex):
 
     def _open(self, profiles: ProfileTable, related: Sequence[RelatedTable]) -> None:
         super()._open(profiles, related)
-        read = [profiles.id, *([profiles.deleted_at] if profiles.deleted_at else [])]
+        read = [name for name in (profiles.id, profiles.deleted_at, profiles.deleted) if name is not None]
         self._read_only = [(self._profiles, name) for name in read]
         for part, other in zip(self._related, related, strict=True):
             self._read_only += [(part, name) for name in {other.profile_id, *(name for name, _ in part.key)}]
-        self._read_only += self._updated_at
+        self._read_only += [(part, column) for part, column, _ in self._updated_at]
 
     def missing_rights(self) -> list[str]:
         """What the role may not do and has to, in words."""
@@ -43,7 +44,8 @@ class PostgresProbe(PostgresIndex):
 
     def unindexed(self) -> list[str]:
         """Columns by which rows are looked up and that no index begins with."""
-        looked_up_by = [(part, part.owner_name) for part in self._parts] + list(self._updated_at)
+        looked_up_by = [(part, part.owner_name) for part in self._parts]
+        looked_up_by += [(part, column) for part, column, _ in self._updated_at]
         return [
             f"{self._quoted(part)}.{column}"
             for part, column in looked_up_by
@@ -80,8 +82,8 @@ class PostgresProbe(PostgresIndex):
         ]
 
     def takes_writes(self) -> bool:
-        """Whether this is no standby."""
-        return not self._connection.execute("SELECT pg_is_in_recovery()").fetchall()[0][0]
+        """Whether this is no standby, and transactions are not read-only by default."""
+        return takes_writes(self._connection)
 
     @property
     def _parts(self) -> list[Table]:

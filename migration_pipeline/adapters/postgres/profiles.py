@@ -3,6 +3,7 @@
 Every write is one short transaction under row locks (postgres_locks), and nothing but Postgres is spoken to inside it.
 """
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -16,7 +17,17 @@ from migration_pipeline.adapters.postgres.checks import parts, refusals
 from migration_pipeline.adapters.postgres.connection import connect, translated
 from migration_pipeline.adapters.postgres.locks import RowLocks
 from migration_pipeline.adapters.postgres.rows import UNLOCKED, Remembered, plain, rows
-from migration_pipeline.adapters.postgres.tables import ProfileTable, RelatedTable, Table, looked_up, unowned
+from migration_pipeline.adapters.postgres.tables import (
+    ID_TYPES,
+    ProfileTable,
+    RelatedTable,
+    Table,
+    is_deleted,
+    looked_up,
+    type_name,
+    unowned,
+    written_since,
+)
 from migration_pipeline.adapters.postgres.writing import Flagging, Rewriting, Unflagging
 from migration_pipeline.core.model import Flagged, Profile, ProfileId, ProfileRange, Rewritten
 from migration_pipeline.core.ports import Fence
@@ -31,6 +42,8 @@ _Cursor = psycopg.Cursor[tuple[Any, ...]]
 
 class PostgresProfiles:
     """Fulfils `ProfileStore`. One connection, one thread at a time."""
+
+    _writes = True
 
     def __init__(
         self,
@@ -61,7 +74,7 @@ class PostgresProfiles:
 
     def _open(self, profiles: ProfileTable, related: Sequence[RelatedTable]) -> None:
         found = parts(self._connection, profiles, related)
-        for refusal in refusals(found):
+        for refusal in refusals(self._connection, found, writes=self._writes):
             raise refusal
         first, others = found[0], found[1:]
         self._profiles = looked_up(first.facts, [first.id or ""], first.owner, first.columns)
@@ -73,9 +86,10 @@ class PostgresProfiles:
             for part in others
         ]
         self._updated_at = [
-            (part, column)
-            for part, column in zip(
+            (part, column, written_since(column, looked.facts.columns[column].type))
+            for part, looked, column in zip(
                 (self._profiles, *self._related),
+                found,
                 (profiles.updated_at, *(other.updated_at for other in related)),
                 strict=True,
             )
@@ -83,11 +97,9 @@ class PostgresProfiles:
         ]
         self._flag_name = profiles.migrated_at
         self._flag = sql.Identifier(profiles.migrated_at)
-        self._deleted: sql.Composable = (
-            sql.SQL("{} IS NOT NULL").format(sql.Identifier(profiles.deleted_at))
-            if profiles.deleted_at
-            else sql.SQL("false")
-        )
+        self._deleted = is_deleted(profiles)
+        id_ = first.facts.columns[first.owner]
+        self._collation = id_.collation if ID_TYPES[id_.type] == "text" and not id_.ordered_by_bytes else None
 
     def close(self) -> None:
         """Close the connection."""
@@ -155,15 +167,27 @@ class PostgresProfiles:
         """Profiles that the app wrote since then, by its own columns."""
         owners: set[ProfileId] = set()
         with translated("database.profiles.updated_at"), self._connection.cursor() as cursor:
-            for part, column in self._updated_at:
+            for part, _, since_then in self._updated_at:
                 cursor.execute(
-                    sql.SQL("SELECT DISTINCT {owner} FROM {t} WHERE {column} >= %s AND {owned}").format(
-                        owner=part.owner, t=part.name, column=sql.Identifier(column), owned=_owned(part)
+                    sql.SQL("SELECT DISTINCT {owner} FROM {t} WHERE {since} AND {owned}").format(
+                        owner=part.owner, t=part.name, since=since_then, owned=_owned(part)
                     ),
                     [since],
                 )
                 owners.update(plain(row[0]) for row in cursor.fetchall())
         yield from self._in_batches(sorted(owners, key=str))
+
+    def below(self, profile_ids: Sequence[ProfileId], bounds: Sequence[ProfileId]) -> Sequence[int]:
+        if self._collation is None:
+            return [bisect_left(bounds, id_) for id_ in profile_ids]
+        # A language's own order is the database's business. It counts the bounds up to an id, and itself among them.
+        query = sql.SQL(
+            "SELECT width_bucket(id COLLATE {collation}, bounds) - (id = ANY(bounds))::integer"
+            " FROM unnest(%s::text[]) WITH ORDINALITY AS given (id, n), (SELECT %s::text[]) AS all_ (bounds) ORDER BY n"
+        ).format(collation=type_name(self._collation))
+        with translated("database.profiles.id"), self._connection.cursor() as cursor:
+            cursor.execute(query, [list(profile_ids), list(bounds)])
+            return [int(count) for (count,) in cursor.fetchall()]
 
     def _in_batches(self, profile_ids: Sequence[ProfileId]) -> Iterator[Sequence[Profile]]:
         for start in range(0, len(profile_ids), _BATCH):

@@ -103,7 +103,8 @@ def type_name(name: str) -> sql.SQL:
 class ProfileTable:
     """Names in the profiles table.
 
-    `deleted_at` is `None` where the app deletes rows for good, `updated_at` where it keeps no time of the last write.
+    `deleted_at` is `None` where the app keeps no time of it, `updated_at` where it keeps no time of the last write.
+    `deleted` is a boolean column, or one that says it by one of `deleted_values`.
     """
 
     name: str
@@ -112,6 +113,8 @@ class ProfileTable:
     migrated_at: str
     deleted_at: str | None = None
     updated_at: str | None = None
+    deleted: str | None = None
+    deleted_values: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,3 +196,34 @@ def unowned(related: TableFacts, owner: str, profiles: TableFacts, id_: str) -> 
     return sql.SQL("NOT EXISTS (SELECT FROM {profiles} AS its_owner WHERE its_owner.{id} = {column})").format(
         profiles=table(profiles.name), id=sql.Identifier(id_), column=column
     )
+
+
+def is_deleted(profiles: ProfileTable) -> sql.Composable:
+    """Says of a profile that it is soft-deleted. One that is to be deleted at infinity never is."""
+    if profiles.deleted_at is not None:
+        return sql.SQL("coalesce({} < 'infinity', false)").format(sql.Identifier(profiles.deleted_at))
+    if profiles.deleted is None:
+        return sql.SQL("false")
+    column = sql.Identifier(profiles.deleted)
+    if not profiles.deleted_values:
+        return sql.SQL("coalesce({}, false)").format(column)
+    words = sql.SQL(", ").join(_literal(word) for word in profiles.deleted_values)
+    return sql.SQL("coalesce({}::text IN ({}), false)").format(column, words)
+
+
+def _literal(text: str) -> sql.SQL:
+    """A constant; the driver would take a % in it for a placeholder."""
+    return sql.SQL(sql.Literal(text).as_string(None).replace("%", "%%"))
+
+
+def written_since(column: str, type_: str) -> sql.Composed:
+    """Says of a row that it was written since a moment, a placeholder, by a column with the time of its last write.
+
+    A time without a zone is of one that nobody knows. The farthest west of UTC is twelve hours behind: rows of half a
+    day more are looked at, and none too few.
+    """
+    moment = "%s" if type_ == WITH_ZONE else "(%s AT TIME ZONE 'UTC') - interval '12 hours'"
+    return sql.SQL("{} >= {}").format(sql.Identifier(column), sql.SQL(moment))
+
+
+WITH_ZONE, WITHOUT_ZONE = "timestamp with time zone", "timestamp without time zone"

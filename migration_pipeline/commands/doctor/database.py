@@ -24,7 +24,11 @@ def database(settings: Settings) -> Findings:
         yield from _hidden(probe)
         bounds = probe.bounds()
         if not probe.takes_writes():
-            yield failure(What.DATABASE, "is a standby, which takes no writes.", "Name the primary in DATABASE_URL.")
+            yield failure(
+                What.DATABASE,
+                "takes no writes: it is a standby, or read-only by default.",
+                "Name the primary in DATABASE_URL.",
+            )
         else:
             yield ok(What.DATABASE, f"ids {bounds[0]} to {bounds[1]}" if bounds else "no profile yet")
 

@@ -3,6 +3,7 @@
 from contextlib import closing
 
 from migration_pipeline.adapters.ledger import probe as ledger_probe
+from migration_pipeline.adapters.ledger.postgres_ledger import POOLED, SETTING, UNPOOLED
 from migration_pipeline.commands.doctor.findings import Findings, What, failure, ok
 from migration_pipeline.settings import Settings
 from migration_pipeline.stores import open_ledger
@@ -12,6 +13,8 @@ def ledger(settings: Settings) -> Findings:
     """One that a newer release wrote refuses to open; an older one is brought up to date by opening it."""
     schema = settings.ledger.schema_name
     with closing(open_ledger(settings)) as opened:
+        if not opened.keeps_sessions():
+            yield failure(What.LEDGER, f"{SETTING} {POOLED}", UNPOOLED)
         if not opened.may_be_created():
             yield failure(
                 What.LEDGER_RIGHTS,

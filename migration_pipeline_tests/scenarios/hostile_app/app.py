@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -182,6 +182,7 @@ def hostile_app(
     related: str = "[]",
     profiles: str = "{}",
     per_range: int = 1000,
+    create_database: Callable[[str], str] | None = None,
     **more: str,
 ) -> HostileApp:
     """An app with these tables.
@@ -193,10 +194,11 @@ def hostile_app(
         related: `database.related`, as TOML.
         profiles: `database.profiles`, as TOML.
         per_range: profiles of a range.
+        create_database: makes a database of a name, and says its URL.
         more: environment variables.
     """
     name = f"hostile{uuid4().hex[:12]}"
-    url = sandbox.create_database(name)
+    url = (create_database or sandbox.create_database)(name)
     with psycopg.connect(url) as connection:
         connection.execute(tables.encode())
     quoted = {
