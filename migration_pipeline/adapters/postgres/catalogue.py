@@ -44,6 +44,7 @@ class TableFacts:
         unique: column sets over which an index that holds for every row lets no two rows be alike.
         owned_by: columns that a validated foreign key ties to another table's, by that table's `oid`.
         children: inherit from it, without being its partitions.
+        hides: row-level security may keep rows from being seen by this role.
         watched: triggers, rules, row-level security or late constraints may change or refuse what is written.
         unidentified: tables of it that are published with their updates and have no replica identity.
     """
@@ -57,6 +58,7 @@ class TableFacts:
     unique: Sequence[frozenset[str]]
     owned_by: Mapping[str, frozenset[tuple[int, str]]]
     children: Sequence[str]
+    hides: bool
     watched: bool
     update_rules: Sequence[str]
     unidentified: Sequence[str]
@@ -79,7 +81,7 @@ def facts(connection: Connection, name: str, setting: str) -> TableFacts:
             raise Fatal(
                 f"there is no table {name!r}.", setting=setting, remedy="Name one that DATABASE_URL's role sees."
             )
-        ((oid, kind, watched),) = ask(_KIND)
+        ((oid, kind, hides, watched),) = ask(_KIND)
         indexes = [(primary, list(names)) for primary, names in ask(_UNIQUE)]
         owners: dict[str, set[tuple[int, str]]] = {}
         for column, other, other_column in ask(_REFERENCES):
@@ -94,6 +96,7 @@ def facts(connection: Connection, name: str, setting: str) -> TableFacts:
             unique=[frozenset(names) for _, names in indexes],
             owned_by={column: frozenset(others) for column, others in owners.items()},
             children=[row[0] for row in ask(_CHILDREN)],
+            hides=hides,
             watched=watched,
             update_rules=[row[0] for row in ask(_RULES)],
             unidentified=[row[0] for row in ask(_UNIDENTIFIED)],
@@ -128,7 +131,12 @@ _COLUMNS = sql.SQL("""
 """)
 # tgtype & 16: on UPDATE. A late constraint speaks only at the transaction's end, unless it is asked before.
 _KIND = sql.SQL("""
-    SELECT c.oid::bigint, relkind::text, relrowsecurity OR relhasrules
+    SELECT c.oid::bigint, relkind::text, row_security_active(c.oid)
+        AND (NOT EXISTS (SELECT FROM pg_policy WHERE polrelid = c.oid AND polpermissive AND polcmd IN ('r', '*')
+                AND pg_get_expr(polqual, polrelid) = 'true' AND (polroles = '{0}'
+                    OR EXISTS (SELECT FROM unnest(polroles) AS r WHERE r <> 0 AND pg_has_role(r, 'USAGE'))))
+            OR EXISTS (SELECT FROM pg_policy WHERE polrelid = c.oid AND NOT polpermissive AND polcmd IN ('r', '*'))),
+        relrowsecurity OR relhasrules
         OR EXISTS (SELECT FROM pg_trigger t WHERE NOT tgisinternal AND tgenabled IN ('O', 'A') AND tgtype & 16 <> 0
             AND (t.tgrelid = c.oid OR t.tgrelid IN (SELECT relid FROM pg_partition_tree(c.oid))))
         OR EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.condeferrable)

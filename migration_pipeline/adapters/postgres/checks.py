@@ -153,6 +153,10 @@ def takes_writes(connection: Connection) -> bool:
 def _rows_are_as_said(connection: Connection, profiles: Part) -> Iterator[Fatal]:
     """What no catalogue says; each look ends at the first row that answers it."""
     name = table(profiles.facts.name)
+    read = [column for key, column in profiles.read if key in ("id", "deleted_at", "deleted")]
+    may = "SELECT bool_and(has_column_privilege(%s::oid, name, 'SELECT')) FROM unnest(%s::text[]) AS name"
+    if connection.execute(may, [profiles.facts.oid, read]).fetchone() != (True,):
+        return  # a right that is missing is told where it is asked for, and by the first that reads
     nobody = sql.SQL("SELECT EXISTS (SELECT FROM {t}) AND NOT EXISTS (SELECT FROM {t} WHERE NOT {deleted})")
     ids = sql.SQL("SELECT EXISTS (SELECT FROM {t} WHERE {id} IS NULL)")
     with translated(profiles.setting):
@@ -283,6 +287,14 @@ def _updates_are_published(part: Part, _: Part) -> Iterator[Fatal]:
         )
 
 
+def _all_rows_are_seen(part: Part, _: Part) -> Iterator[Fatal]:
+    if part.facts.hides:
+        yield part.refused(
+            "may have rows that row-level security hides from this role: profiles would be flagged that hold more.",
+            "ALTER ROLE … BYPASSRLS, or a policy FOR SELECT USING (true) for it.",
+        )
+
+
 def _deleted_says_so(part: Part, profiles: Part) -> Iterator[Fatal]:
     named = dict(part.read) if part is profiles else {}
     if "deleted_at" in named and "deleted" in named:
@@ -324,6 +336,7 @@ def _writes_are_told(part: Part, _: Part) -> Iterator[Fatal]:
 
 CHECKS: Sequence[Check] = (
     _is_a_table,
+    _all_rows_are_seen,
     _rows_are_identified,
     _ids_are_of_one_type,
     _columns_can_be_rewritten,

@@ -32,15 +32,14 @@ class PostgresProbe(PostgresIndex):
             if not self._ask("SELECT has_column_privilege(%s, %s, %s)", part, name, right)[0][0]
         ]
 
-    def flag_column(self) -> tuple[str, bool]:
-        """The flag's type, and whether it may be NULL."""
-        ((type_, nullable),) = self._ask(
-            "SELECT format_type(atttypid, atttypmod), NOT attnotnull FROM pg_attribute"
-            " WHERE attrelid = %s::regclass AND attname = %s",
+    def flag_type(self) -> str:
+        """The flag's type."""
+        ((type_,),) = self._ask(
+            "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = %s::regclass AND attname = %s",
             self._profiles,
             self._flag_name,
         )
-        return type_, nullable
+        return str(type_)
 
     def unindexed(self) -> list[str]:
         """Columns by which rows are looked up and that no index begins with."""
@@ -74,12 +73,6 @@ class PostgresProbe(PostgresIndex):
             )
             found += [f"{name} on {self._quoted(part)}" for (name,) in rows]
         return found
-
-    def hiding_tables(self) -> list[str]:
-        """Tables of which row-level security may hide rows from the role."""
-        return [
-            self._quoted(part) for part in self._parts if self._ask("SELECT row_security_active(%s::text)", part)[0][0]
-        ]
 
     def takes_writes(self) -> bool:
         """Whether this is no standby, and transactions are not read-only by default."""

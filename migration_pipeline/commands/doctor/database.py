@@ -21,7 +21,6 @@ def database(settings: Settings) -> Findings:
         yield from _flag(probe, settings.database.profiles.migrated_at)
         yield from _indexes(probe)
         yield from _triggers(probe)
-        yield from _hidden(probe)
         bounds = probe.bounds()
         if not probe.takes_writes():
             yield failure(
@@ -42,17 +41,12 @@ def _rights(probe: PostgresProbe) -> Findings:
 
 
 def _flag(probe: PostgresProbe, name: str) -> Findings:
-    type_, nullable = probe.flag_column()
-    if not nullable:
-        yield failure(
-            What.DATABASE_FLAG, f"{name} may not be NULL, so it cannot be cleared.", "ALTER COLUMN … DROP NOT NULL."
-        )
-    elif type_ == "timestamp with time zone":
+    """A flag that cannot be set or cleared was refused before."""
+    type_ = probe.flag_type()
+    if type_ == "timestamp with time zone":
         yield ok(What.DATABASE_FLAG, f"{name} is a nullable timestamptz")
-    elif type_.startswith("timestamp"):
-        yield warning(What.DATABASE_FLAG, f"{name} is of type {type_}.", "timestamptz says when, in any time zone.")
     else:
-        yield failure(What.DATABASE_FLAG, f"{name} is of type {type_}.", "Make it a nullable timestamptz.")
+        yield warning(What.DATABASE_FLAG, f"{name} is of type {type_}.", "timestamptz says when, in any time zone.")
 
 
 def _indexes(probe: PostgresProbe) -> Findings:
@@ -77,15 +71,3 @@ def _triggers(probe: PostgresProbe) -> Findings:
         )
         return
     yield ok(What.DATABASE_TRIGGERS, "none is fired")
-
-
-def _hidden(probe: PostgresProbe) -> Findings:
-    hiding = probe.hiding_tables()
-    if hiding:
-        yield failure(
-            What.DATABASE_HIDDEN,
-            f"row-level security may hide rows of {', '.join(hiding)}.",
-            "ALTER ROLE … BYPASSRLS, or a policy that shows this role every row.",
-        )
-        return
-    yield ok(What.DATABASE_HIDDEN, "no row-level security applies to this role")

@@ -30,7 +30,6 @@ class What(StrEnum):
     DATABASE_FLAG = "database: flag"
     DATABASE_INDEXES = "database: indexes"
     DATABASE_TRIGGERS = "database: triggers"
-    DATABASE_HIDDEN = "database: hidden rows"
     LEDGER = "ledger"
     LEDGER_RIGHTS = "ledger: rights"
     SOURCE = "source"

@@ -114,9 +114,10 @@ class HostileApp:
         rows = self.ask("SELECT t::text FROM migration.ranges t UNION ALL SELECT t::text FROM migration.files t")
         return "\n".join(row[0] for row in rows)
 
-    def with_url(self, url: str) -> "HostileApp":
-        """The same app, of which the migration has this URL of the database."""
-        secrets = self.settings.secrets.model_copy(update={"database_url": SecretStr(url)})
+    def with_urls(self, *, database: str, ledger: str) -> "HostileApp":
+        """The same app, of which the migration has these URLs."""
+        update = {"database_url": SecretStr(database), "ledger_url": SecretStr(ledger)}
+        secrets = self.settings.secrets.model_copy(update=update)
         return replace(self, settings=self.settings.model_copy(update={"secrets": secrets}))
 
     def dump(self) -> checker.Dump:

@@ -124,7 +124,7 @@ def test_one_row_that_refuses_keeps_its_profile_alone(
     before = app.dump()
     app.plan()
     if as_role:
-        app = app.with_url(app.database_url + as_role["options"])
+        app = app.with_urls(database=app.database_url + as_role["options"], ledger=app.database_url)
     reports = app.run()
     waiting = {item.profile_id: item.reason for report in reports for item in report.confirmed.waiting}
     assert set(waiting) == {3} | ({9} & set(waiting))

@@ -273,6 +273,36 @@ def test_ids_of_a_collation_under_which_different_ones_are_equal(make_app: MakeA
         app.plan()
 
 
+@pytest.mark.parametrize(
+    ("policy", "hides"),
+    [
+        ("", True),
+        ("CREATE POLICY few ON profiles FOR SELECT USING (id < 5)", True),
+        ("CREATE POLICY every ON profiles USING (true)", False),
+        (
+            "CREATE POLICY every ON profiles USING (true);CREATE POLICY less ON profiles AS RESTRICTIVE USING (id < 5)",
+            True,
+        ),
+        ("CREATE POLICY every ON profiles FOR UPDATE USING (true)", True),
+        ("CREATE POLICY every ON profiles TO pg_monitor USING (true)", True),
+    ],
+)
+def test_rows_that_the_role_does_not_see_are_not_passed_over(make_app: MakeApp, policy: str, hides: bool) -> None:  # noqa: FBT001 - a parameter
+    app = make_app(
+        f"{PLAIN.format('')} INSERT INTO profiles VALUES (1); ALTER TABLE profiles ENABLE ROW LEVEL SECURITY; {policy}",
+        profiles='{ columns = ["photos"] }',
+    )
+    role = f"r{uuid4().hex[:8]}"
+    app.execute(f"CREATE ROLE {role} LOGIN; GRANT ALL ON profiles TO {role}")
+    seen = app.with_urls(database=app.database_url.replace("postgres@", f"{role}@"), ledger=app.database_url)
+    if not hides:
+        open_profiles(seen.settings).close()
+        return
+    for act in (seen.plan, seen.sweep):
+        with pytest.raises(Fatal, match="row-level security hides"):
+            act()
+
+
 def test_a_name_of_a_role_in_the_url_is_not_taken_for_more(make_app: MakeApp) -> None:
     app = make_app(PLAIN.format(""))
     name = f"r{uuid4().hex[:8]}"
