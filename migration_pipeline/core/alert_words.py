@@ -16,6 +16,7 @@ class Kind(StrEnum):
     """What alerts are about."""
 
     FAILED_RUNS = "failed_runs"
+    DEAD_BACKFILL = "dead_backfill"
     DEAD_LETTERS = "dead_letters"
     BREAKER = "breaker"
     STALLED = "stalled"

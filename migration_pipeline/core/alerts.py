@@ -170,6 +170,33 @@ def _dead_letters_alert(now: Situation, worse: Sequence[Outcome], since: str) ->
     )
 
 
+def _dead_backfill(now: Situation, kept: Any) -> Judged:  # noqa: ANN401 - JSON
+    """Each is told once; those of more than a day ago are forgotten."""
+    dead = {backfill.id: backfill for backfill in now.dead_backfills}
+    new = [dead[id_] for id_ in dead if id_ not in (kept or ())]
+    if not new:
+        return None, list(dead) or None
+    first, several = new[0], len(new) > 1
+    again = any(backfill.migrates for backfill in new)
+    alert = now.alert(
+        Kind.DEAD_BACKFILL,
+        Severity.WARNING,
+        f"Dagster gave up {count(len(new), 'backfill')}",
+        where=", ".join(f"backfill {shown(backfill.id)}: {shown(backfill.error)}" for backfill in new),
+        since=first.since,
+        how_bad=f"Ranges that had not run in {'them' if several else 'it'} are not done. Runs at work went on to their "
+        "end. Users notice nothing.",
+        what_to_do=(
+            "Wait five minutes: the sensor `watchdog` asks once for ranges that are not migrated. If nothing runs "
+            "then, launch a new backfill: Jobs > `migrate` > Materialize, choose Failed and Missing."
+            if again
+            else "Launch it again: nothing does that by itself."
+        ),
+        path=f"runs/b/{first.id}",
+    )
+    return alert, list(dead)
+
+
 def _breaker(now: Situation, kept: Any) -> Judged:  # noqa: ANN401 - JSON
     """Each trip is told once."""
     if now.pause is None or now.pause.by != "breaker":
@@ -338,6 +365,7 @@ def _so_far(ranges: Ranges) -> str:
 
 JUDGES: Mapping[Kind, Callable[[Situation, Any], Judged]] = {
     Kind.FAILED_RUNS: _failed_runs,
+    Kind.DEAD_BACKFILL: _dead_backfill,
     Kind.DEAD_LETTERS: _dead_letters,
     Kind.BREAKER: _breaker,
     Kind.STALLED: _stalled,

@@ -65,6 +65,19 @@ class Backfill(NamedTuple):
     since: datetime
 
 
+class DeadBackfill(NamedTuple):
+    """One that Dagster gave up over an error of its own.
+
+    Attributes:
+        migrates: it was to migrate ranges, so that what is left of it is asked for again by itself.
+    """
+
+    id: str
+    since: datetime
+    error: str
+    migrates: bool
+
+
 class Late(NamedTuple):
     """Ranges that a sweep asks to run again, and since when the first."""
 
@@ -122,6 +135,7 @@ class Situation(NamedTuple):
         now: in the operators' time zone.
         failures: runs written since `runs_after`.
         letters: by class.
+        dead_backfills: of the last day.
         moved_at: when a file or a range last ended.
         ui_url: for links; none without.
     """
@@ -133,6 +147,7 @@ class Situation(NamedTuple):
     letters: Mapping[Outcome, Letters] = {}
     pause: Pause | None = None
     backfill: Backfill | None = None
+    dead_backfills: Sequence[DeadBackfill] = ()
     moved_at: datetime | None = None
     late: Late | None = None
     uploads: Uploads | None = None

@@ -26,8 +26,9 @@ _SEND_SECONDS = 25.0  # of the minute that Dagster gives a tick
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
-        "Tells ALERT_URLS of failed runs, dead letters, a tripped breaker, a stalled backfill, late references and "
-        "full disks: once, and again when it gets worse. And a summary each day, and the end: docs/alerts.md."
+        "Tells ALERT_URLS of failed runs, dead backfills, dead letters, a tripped breaker, a stalled backfill, late "
+        "references and full disks: once, and again when it gets worse. And a summary each day, and the end: "
+        "docs/alerts.md."
     ),
 )
 def alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:

@@ -1,7 +1,7 @@
 """The five assets of a range: one op, so that running a failed partition again does all that is left of it.
 
-With an op for each stage, the copies of a half-failed range would count as materialized, and re-executing from
-failure would skip them for ever (docs/decisions/0002-one-op-per-range.md).
+All five are materialized where the range is complete, and none where it is not: whichever way the UI offers to run what
+failed then runs the whole op (docs/decisions/0002-one-op-per-range.md).
 """
 
 import warnings
@@ -110,18 +110,22 @@ def migrated_range(
 def _events(
     report: RangeReport, partition: str
 ) -> Iterator[dg.MaterializeResult[None] | dg.AssetObservation | dg.AssetCheckResult]:
-    """A result for each stage that is complete for the whole range, an observation for the others."""
+    """A result for each stage where the whole range is complete, else an observation for each.
+
+    All five or none: with some of them materialized, Dagster's "Re-execute from failure" asks for a part of this op,
+    which cannot be run in part, and the backfill dies.
+    """
     stages = {
-        "file_references": (True, pages.file_references(report)),
-        "file_copies": (report.complete, pages.file_copies(report)),
-        "database_urls": (not report.confirmed.left_in_database, pages.rewritten(report.database)),
-        "firebase_urls": (not report.confirmed.left_in_firebase, pages.rewritten(report.firebase)),
-        "migrated_profiles": (report.complete, pages.migrated_profiles(report)),
+        "file_references": pages.file_references(report),
+        "file_copies": pages.file_copies(report),
+        "database_urls": pages.rewritten(report.database),
+        "firebase_urls": pages.rewritten(report.firebase),
+        "migrated_profiles": pages.migrated_profiles(report),
     }
     seconds = pages.seconds(report)
-    for asset, (complete, metadata) in stages.items():
+    for asset, metadata in stages.items():
         shown = metadata | seconds.get(asset, {})
-        if complete:
+        if report.complete:
             yield dg.MaterializeResult(asset, metadata=shown)
         else:
             yield dg.AssetObservation(asset, metadata=shown, partition=partition)

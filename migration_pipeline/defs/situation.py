@@ -19,6 +19,7 @@ from migration_pipeline.core.control import Heard, decide
 from migration_pipeline.core.situation import (
     Backfill,
     Day,
+    DeadBackfill,
     Disk,
     Failure,
     Late,
@@ -40,6 +41,9 @@ _BACKFILLS = 20
 _DAY = timedelta(days=1)
 _UNDECIDED = timedelta(minutes=1)
 _ACTIVE = [BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING]
+_PARTITIONED = {*(spec.key for spec in SPECS), dg.AssetKey("audited_references")}
+_PARTITION_SETS = {"rollback_partition_set"}
+"""Of jobs that are no assets': their backfills have nothing else that says whose they are."""
 _SWEEPS = (LATE_REFERENCE, NEWER_BYTES)
 
 
@@ -69,6 +73,7 @@ def look(settings: Settings, ledger: PostgresLedger, instance: dg.DagsterInstanc
         },
         pause=_pause(settings, ledger, now),
         backfill=_backfill(instance),
+        dead_backfills=list(_dead_backfills(instance)),
         moved_at=max([*ended, *([last] if last else [])], default=None),
         late=_late(ledger),
         uploads=_uploads(settings, ledger, now),
@@ -128,6 +133,21 @@ def _backfill(instance: dg.DagsterInstance) -> Backfill | None:
         if ours in (found.asset_selection or ())
     ]
     return min(active, key=lambda item: item.since, default=None)
+
+
+def _dead_backfills(instance: dg.DagsterInstance) -> Iterator[DeadBackfill]:
+    """Of ours, those of the last day that Dagster gave up; those that people canceled are another thing."""
+    lately = BulkActionsFilter(statuses=[BulkActionStatus.FAILED], created_after=datetime.now(UTC) - _DAY)
+    for found in instance.get_backfills(lately, limit=_BACKFILLS):
+        assets = set(found.asset_selection or ())
+        if assets & _PARTITIONED or found.partition_set_name in _PARTITION_SETS:
+            error = found.error.message.strip().splitlines() if found.error else []
+            yield DeadBackfill(
+                found.backfill_id,
+                datetime.fromtimestamp(found.backfill_timestamp, UTC),
+                error[0] if error else "no error was kept",
+                migrates=SPECS[-1].key in assets,
+            )
 
 
 def _pause(settings: Settings, ledger: PostgresLedger, now: datetime) -> Pause | None:

@@ -15,6 +15,7 @@ from migration_pipeline.core.outbox import MOST, deliver, put
 from migration_pipeline.core.situation import (
     Backfill,
     Day,
+    DeadBackfill,
     Disk,
     Failure,
     Late,
@@ -104,6 +105,25 @@ def test_failed_runs_are_looked_for_from_the_newest_on_and_a_little_before() -> 
     watch.look(failures=[failure(1, at=NOON - timedelta(minutes=9)), failure(2, at=NOON - timedelta(minutes=30))])
     watch.look(after=600)
     assert runs_after(watch.told, watch.now) == NOON - timedelta(minutes=11)
+
+
+def test_a_backfill_that_dagster_gave_up_is_told_once_and_the_next_one_too() -> None:
+    watch = Watch()
+    first = DeadBackfill("abcdefgh", NOON, "CheckError: <no> run", migrates=True)
+    (alert,) = watch.look(dead_backfills=[first])
+    assert (alert.kind, alert.what) == (Kind.DEAD_BACKFILL, "Dagster gave up 1 backfill")
+    assert alert.where == "backfill `abcdefgh`: `CheckError: %3Cno%3E run`"
+    assert alert.link == ""
+    assert "watchdog" in alert.what_to_do
+    assert watch.look(dead_backfills=[first]) == []
+    second = first._replace(id="rollback", migrates=False)
+    (alert,) = watch.look(dead_backfills=[first, second], ui_url="https://ui")
+    assert alert.link == "https://ui/runs/b/rollback"
+    assert "abcdefgh" not in alert.body
+    assert "nothing does that by itself" in alert.what_to_do
+    assert watch.look(dead_backfills=[second]) == []
+    assert watch.look() == []
+    assert len(watch.look(dead_backfills=[second])) == 1
 
 
 def test_dead_letters_are_told_by_class_and_again_when_a_class_is_new_or_twice_as_large() -> None:

@@ -1,13 +1,14 @@
 """A planned migration, its Dagster records, and two channels that are told of it."""
 
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import dagster as dg
-from dagster._core.execution.backfill import PartitionBackfill
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
 from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
 from migration_pipeline.core.model import CopyResult, Outcome, ProfileRange, SourceFile, Wish
@@ -79,15 +80,21 @@ class Office:
             instance=self.instance, raise_on_error=False, tags=tags
         )
 
-    def launch(self, begun: datetime) -> None:
-        """A backfill that has been at work since then."""
+    def launch(
+        self,
+        begun: datetime,
+        name: str = "bckfll",
+        status: BulkActionStatus = BulkActionStatus.REQUESTED,
+        assets: Sequence[dg.AssetKey] = tuple(spec.key for spec in SPECS),
+    ) -> None:
+        """A backfill that has been at work since then, or ended so."""
         self.instance.add_dynamic_partitions("profile_ranges", self.keys)
         self.instance.add_backfill(
             PartitionBackfill.from_asset_partitions(
-                "bckfll",
+                name,
                 asset_graph=defs.resolve_asset_graph(),
                 partition_names=self.keys,
-                asset_selection=[spec.key for spec in SPECS],
+                asset_selection=list(assets),
                 backfill_timestamp=begun.timestamp(),
                 tags={},
                 dynamic_partitions_store=self.instance,
@@ -95,7 +102,7 @@ class Office:
                 title=None,
                 description=None,
                 run_config=None,
-            )
+            ).with_status(status)
         )
 
     def seed(self, **told: Any) -> None:

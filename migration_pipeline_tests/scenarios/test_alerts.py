@@ -14,6 +14,7 @@ from uuid import uuid4
 import dagster as dg
 import psycopg
 import pytest
+from dagster._core.execution.backfill import BulkActionStatus
 
 from migration_pipeline.core.model import Outcome, ProfileRange
 from migration_pipeline.core.sweep import LATE_REFERENCE
@@ -150,6 +151,21 @@ def test_a_backfill_that_does_not_move_is_told(busy_office: Office) -> None:
     busy_office.move(minutes_ago=20)
     assert busy_office.told() == ["Nothing has moved for 20 minutes"]
     busy_office.finish(busy_office.keys[0])
+    assert busy_office.told() == []
+
+
+def test_a_backfill_that_dagster_gave_up_is_told_once(busy_office: Office) -> None:
+    now, dead = datetime.now(UTC), BulkActionStatus.FAILED
+    busy_office.launch(now, "old", dead, [dg.AssetKey("migrated_profiles")])
+    busy_office.launch(now - timedelta(days=2), "too-old", dead)
+    busy_office.launch(now, "canceled", BulkActionStatus.CANCELED)
+    assert busy_office.told() == ["Dagster gave up 1 backfill"]
+    busy_office.launch(now, "audit", dead, [dg.AssetKey("audited_references")])
+    busy_office.tick()
+    (message,), _ = busy_office.webhook.got, busy_office.mailbox.titles()
+    assert "backfill `audit`" in message["message"]
+    assert "Link: https://dagster.example.com/runs/b/audit" in message["message"]
+    busy_office.webhook.titles()
     assert busy_office.told() == []
 
 
