@@ -7,14 +7,14 @@ from migration_pipeline.defs.archive import archive_job, archived_ranges
 from migration_pipeline.defs.cutover import JOBS as CUTOVER_JOBS
 from migration_pipeline.defs.cutover import cutover
 from migration_pipeline.defs.decommission import decommission_job, decommissioned_source
-from migration_pipeline.defs.forgotten_runs import forget_job, forget_schedule, forgotten_runs
 from migration_pipeline.defs.inventory import inventory_job, inventory_schedule, orphan_copies, source_inventory
 from migration_pipeline.defs.letters import dead_letters
 from migration_pipeline.defs.metrics import metrics
 from migration_pipeline.defs.migrated import migrate_job, migrated_range
 from migration_pipeline.defs.new_ranges import new_ranges
 from migration_pipeline.defs.operator import JOBS as OPERATOR_JOBS
-from migration_pipeline.defs.operator import operator_acts, orders
+from migration_pipeline.defs.operator_log import operator_acts, operator_log
+from migration_pipeline.defs.purged_runs import purge_job, purge_schedule, purged_runs
 from migration_pipeline.defs.ranges import profile_ranges
 from migration_pipeline.defs.report import migration_report
 from migration_pipeline.defs.requests import requested_ranges
@@ -47,9 +47,9 @@ defs = dg.Definitions(
         audited_references,
         decommissioned_source,
         archived_ranges,
-        orders,
+        operator_log,
         cutover,
-        forgotten_runs,
+        purged_runs,
     ],
     jobs=[
         migrate_job,
@@ -60,11 +60,11 @@ defs = dg.Definitions(
         rollback_job,
         decommission_job,
         archive_job,
-        forget_job,
+        purge_job,
         *OPERATOR_JOBS,
         *CUTOVER_JOBS,
     ],
-    schedules=[inventory_schedule, sweep_schedule, erase_schedule, forget_schedule],
+    schedules=[inventory_schedule, sweep_schedule, erase_schedule, purge_schedule],
     sensors=[alerts, metrics, new_ranges, operator_acts, requested_ranges, watchdog],
     resources={"migration": Migration()},
     # One process a run, at a quarter of the multiprocess default's CPU. It stands here and not on the job, because

@@ -105,9 +105,9 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(shown(name) for name in names[:_EXAMPLES]) + more
 
 
-def count(number: int, noun: str) -> str:
-    """`1 run`, `2 runs`."""
-    return f"{thousands(number)} {noun}{'' if number == 1 else 's'}"
+def count(number: int, noun: str, plural: str = "") -> str:
+    """`1 run`, `2 runs`; `1 copy`, `2 copies` where the plural is given."""
+    return f"{thousands(number)} {noun if number == 1 else plural or noun + 's'}"
 
 
 def thousands(number: int) -> str:

@@ -7,24 +7,22 @@ from pydantic import Field
 
 from migration_pipeline.core.errors import MigrationError
 from migration_pipeline.defs import pages
-from migration_pipeline.defs.ranges import GROUP, UPKEEP_POOL
+from migration_pipeline.defs.groups import HOUSEKEEPING, Removing, by_job
+from migration_pipeline.defs.ranges import UPKEEP_POOL
 from migration_pipeline.defs.resources import Migration
 from migration_pipeline.report.archive import Archived
 
 
-class Archiving(dg.Config):
+class Archiving(Removing):
     """Where to, who does it and why, and whether it is meant."""
 
-    apply: bool = Field(default=False, description="Export and drop; else only say what would go.")
     folder: str = Field(
         default="migration-archive", description="For the Parquet files, on the machine that runs this: one that lasts."
     )
-    why: str = Field(default="", description="For everybody who wonders later.")
-    by: str = Field(default="Dagster UI", description="Your name, for the record.")
 
 
 @dg.asset(
-    group_name=GROUP,
+    group_name=HOUSEKEEPING,
     deps=["decommissioned_source"],
     kinds={"postgres", "parquet"},
     owners=pages.OWNERS,
@@ -40,6 +38,7 @@ def archived_ranges(
     context: dg.AssetExecutionContext, config: Archiving, migration: Migration
 ) -> dg.MaterializeResult[None]:
     """Export and drop what is finished."""
+    config.checked()
     try:
         done = migration.archive(
             Path(config.folder), apply=config.apply, who=config.by, why=config.why, say=context.log.info
@@ -51,7 +50,11 @@ def archived_ranges(
 
 def _metadata(done: Archived) -> pages.Metadata:
     files = [[kept.name, f"{kept.rows:,}", f"{kept.bytes:,}", kept.sha256] for kept in done.files]
+    ranges = f"{done.ranges:,} {'range' if done.ranges == 1 else 'ranges'}"
     return {
+        "summary": (f"{ranges} archived." if done.applied else f"{ranges} would be archived. None was: a dry run.")
+        if done.ranges
+        else "Nothing to do.",
         "applied": int(done.applied),
         "ranges": done.ranges,
         "rows": done.rows,
@@ -66,5 +69,6 @@ def _metadata(done: Archived) -> pages.Metadata:
 archive_job = dg.define_asset_job(
     "archive",
     selection=dg.AssetSelection.assets("archived_ranges"),
+    config=by_job("archived_ranges", folder="migration-archive"),
     description="Exports the ledger's rows of finished ranges and drops them. Give apply, a folder, why and your name.",
 )

@@ -10,15 +10,15 @@ from migration_pipeline.core.cutover import Phase
 from migration_pipeline.core.errors import MigrationError
 from migration_pipeline.cutover import Stand
 from migration_pipeline.defs import pages
-from migration_pipeline.defs.operator import Word
-from migration_pipeline.defs.ranges import GROUP
+from migration_pipeline.defs.groups import CUTOVER
+from migration_pipeline.defs.operator import FIRST, Word, refuse
 from migration_pipeline.defs.resources import Migration
 
 _CHECK = "nothing_holds_the_next_phase"
 
 
 @dg.asset(
-    group_name=GROUP,
+    group_name=CUTOVER,
     deps=["migrated_profiles", "full_sweep", "source_inventory", "audited_references"],
     kinds={"postgres"},
     owners=pages.OWNERS,
@@ -65,19 +65,16 @@ def _now(phase: Phase, now: Stand) -> str:
 class Entering(Word):
     """Which phase, who enters it, and why."""
 
-    phase: str = Field(description="The next one; the asset cutover names it.")
-    at: str | None = Field(
-        default=None,
-        description="For uploads_switched: when uploads were switched, as 2026-03-01T02:00; UTC, else now.",
+    phase: str = Field(default="", description="The next one; the asset cutover names it.")
+    at: str = Field(
+        default="", description="For uploads_switched: when uploads were switched, as 2026-03-01T02:00; UTC, else now."
     )
 
 
-class Returning(dg.Config):
+class Returning(Word):
     """Which phase to go back to, who does, and why."""
 
-    phase: str = Field(description="An earlier one.")
-    why: str = Field(description="For everybody who wonders later.")
-    by: str = Field(default="Dagster UI", description="Your name, for the record.")
+    phase: str = Field(default="", description="An earlier one.")
 
 
 @dg.op(description="Enters the next phase of the cut-over, where nothing holds its gate.")
@@ -86,7 +83,7 @@ def enter(context: dg.OpExecutionContext, config: Entering, migration: Migration
     try:
         at = datetime.fromisoformat(config.at) if config.at else None
     except ValueError:
-        raise dg.Failure(f"{config.at!r} is no time, as 2026-03-01T02:00.", allow_retries=False) from None
+        raise refuse(f"{config.at!r} is no time, as 2026-03-01T02:00.") from None
     if at is not None and at.tzinfo is None:
         at = at.replace(tzinfo=UTC)
     try:
@@ -99,6 +96,8 @@ def enter(context: dg.OpExecutionContext, config: Entering, migration: Migration
 @dg.op(description="Goes back to an earlier phase of the cut-over; later gates have to be passed anew.")
 def go_back(context: dg.OpExecutionContext, config: Returning, migration: Migration) -> None:
     """Go back, or fail with what is in the way."""
+    if not config.why.strip():
+        raise refuse("The phase is as it was: say why, for everybody who wonders later.")
     try:
         migration.back_to_phase(_phase(config.phase), by=config.by, why=config.why)
     except MigrationError as error:
@@ -108,19 +107,21 @@ def go_back(context: dg.OpExecutionContext, config: Returning, migration: Migrat
 
 def _phase(name: str) -> Phase:
     if name not in set(Phase):
-        raise dg.Failure(f"{name!r} is no phase; these are: {', '.join(Phase)}.", allow_retries=False)
+        raise refuse(f"{name!r} is no phase; these are: {', '.join(Phase)}.")
     return Phase(name)
 
 
 @dg.job(
-    name="enter_phase", description="Enters the next phase of the cut-over. Give it, and your name, in the Launchpad."
+    name="enter_phase",
+    tags=FIRST,
+    description="Enters the next phase of the cut-over. Give it, and your name, in the Launchpad.",
 )
 def enter_job() -> None:
     """One op."""
     enter()
 
 
-@dg.job(name="back_to_phase", description="Goes back to an earlier phase of the cut-over.")
+@dg.job(name="back_to_phase", tags=FIRST, description="Goes back to an earlier phase of the cut-over.")
 def back_job() -> None:
     """One op."""
     go_back()

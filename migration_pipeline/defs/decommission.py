@@ -6,21 +6,19 @@ from pydantic import Field
 from migration_pipeline.core.errors import MigrationError
 from migration_pipeline.core.removal_report import Decommissioned
 from migration_pipeline.defs import pages
-from migration_pipeline.defs.ranges import GROUP, UPKEEP_POOL
+from migration_pipeline.defs.groups import CUTOVER, Removing, by_job
+from migration_pipeline.defs.ranges import UPKEEP_POOL
 from migration_pipeline.defs.resources import Migration
 
 
-class Decommissioning(dg.Config):
+class Decommissioning(Removing):
     """Which ranges, who does it and why, and whether it is meant."""
 
-    apply: bool = Field(default=False, description="Remove blobs; else only say which would be removed.")
     ranges: list[str] = Field(default=[], description="Partitions whose blobs are meant; all where none is named.")
-    why: str = Field(default="", description="For everybody who wonders later.")
-    by: str = Field(default="Dagster UI", description="Your name, for the record.")
 
 
 @dg.asset(
-    group_name=GROUP,
+    group_name=CUTOVER,
     deps=["audited_references"],
     kinds={"azure", "s3", "postgres", "firebase"},
     owners=pages.OWNERS,
@@ -36,6 +34,7 @@ def decommissioned_source(
     context: dg.AssetExecutionContext, config: Decommissioning, migration: Migration
 ) -> dg.MaterializeResult[None]:
     """Remove what is proven; fail where a copy is not what was proven."""
+    config.checked()
     try:
         done = migration.decommission(
             config.ranges, apply=config.apply, who=config.by, why=config.why, say=context.log.info
@@ -55,7 +54,11 @@ def decommissioned_source(
 def _metadata(done: Decommissioned) -> pages.Metadata:
     examples = [[stay, file, more] for stay, some in done.examples.items() for file, more in some]
     ranges = [[key, str(files), f"{size / 1e6:,.1f}"] for key, (files, size) in done.ranges.items()]
+    blobs = f"{done.files:,} {'blob' if done.files == 1 else 'blobs'}"
     return {
+        "summary": (f"{blobs} removed." if done.applied else f"{blobs} would be removed. Nothing was: a dry run.")
+        if done.files
+        else "Nothing to do.",
         "applied": int(done.applied),
         "blobs": done.files,
         "megabytes": round(done.bytes / 1e6, 1),
@@ -74,5 +77,6 @@ def _metadata(done: Decommissioned) -> pages.Metadata:
 decommission_job = dg.define_asset_job(
     "decommission",
     selection=dg.AssetSelection.assets("decommissioned_source"),
+    config=by_job("decommissioned_source", ranges=[]),
     description="Removes proven blobs from the source, or says which it would. Give apply, why and your name.",
 )

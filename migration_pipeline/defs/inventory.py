@@ -10,8 +10,8 @@ from pydantic import Field
 from migration_pipeline.core.errors import MigrationError
 from migration_pipeline.core.inventory import Found
 from migration_pipeline.defs import pages
+from migration_pipeline.defs.groups import CUTOVER, PLAN
 from migration_pipeline.defs.migrated import check_result
-from migration_pipeline.defs.ranges import GROUP
 from migration_pipeline.defs.resources import Migration
 
 _EXAMPLES = {
@@ -31,7 +31,7 @@ class Listing(dg.Config):
 
 
 @dg.asset(
-    group_name=GROUP,
+    group_name=PLAN,
     kinds={"azure", "postgres", "firebase"},
     owners=pages.OWNERS,
     tags={"stage": "inventory"},
@@ -127,7 +127,7 @@ def _page(found: Found) -> pages.Metadata:
 
 
 @dg.asset(
-    group_name=GROUP,
+    group_name=CUTOVER,
     deps=[source_inventory],
     kinds={"azure", "s3"},
     owners=pages.OWNERS,
@@ -139,8 +139,10 @@ def _page(found: Found) -> pages.Metadata:
 )
 def orphan_copies(context: dg.AssetExecutionContext, migration: Migration) -> dg.MaterializeResult[None]:
     """Copy orphans; fail if one could not be copied."""
-    if migration.orphans != "copy":
-        raise dg.Failure('inventory.orphans is not "copy": nothing was copied.', allow_retries=False)
+    if (setting := migration.orphans) != "copy":
+        return dg.MaterializeResult(
+            metadata={"summary": f'Nothing to do: inventory.orphans is "{setting}", not "copy".', "copied": 0}
+        )
     try:
         done = migration.copy_orphans(context.log.info)
         with migration.ledger() as ledger:

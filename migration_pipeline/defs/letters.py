@@ -8,7 +8,7 @@ import dagster as dg
 from migration_pipeline.adapters.ledger.overview import DeadLetter, LetterClass
 from migration_pipeline.core.model import REMEDIES, Outcome
 from migration_pipeline.defs import pages
-from migration_pipeline.defs.ranges import GROUP
+from migration_pipeline.defs.groups import VERIFY
 from migration_pipeline.defs.resources import Migration
 
 _LETTERS = 1000
@@ -16,7 +16,7 @@ _COMMAND = "migration-pipeline dead-letters"
 
 
 @dg.asset(
-    group_name=GROUP,
+    group_name=VERIFY,
     deps=["file_copies"],
     kinds={"postgres"},
     owners=pages.OWNERS,

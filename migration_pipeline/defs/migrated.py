@@ -12,7 +12,8 @@ import dagster as dg
 from migration_pipeline.core.errors import Fatal, RangeBusy, RangeLost, Transient, Unreachable
 from migration_pipeline.core.migrate import RangeReport
 from migration_pipeline.defs import pages
-from migration_pipeline.defs.ranges import GROUP, POOL, profile_ranges, profile_ranges_partitions
+from migration_pipeline.defs.groups import MIGRATE
+from migration_pipeline.defs.ranges import POOL, profile_ranges, profile_ranges_partitions
 from migration_pipeline.defs.resources import Migration
 
 SPECS = [
@@ -81,7 +82,7 @@ _CHECKS = partitioned_checks(
 @dg.multi_asset(
     name="migrate_range",
     specs=[
-        spec.replace_attributes(group_name=GROUP, owners=pages.OWNERS, tags={"stage": spec.key.to_user_string()})
+        spec.replace_attributes(group_name=MIGRATE, owners=pages.OWNERS, tags={"stage": spec.key.to_user_string()})
         for spec in SPECS
     ],
     check_specs=_CHECKS,

@@ -1,67 +1,50 @@
-"""The operator's acts: jobs to be launched from the UI, and events of the asset `orders` wherever they were done."""
-
-from collections.abc import Sequence
-from typing import Any
+"""The operator's jobs, launched from the Launchpad: each shows every choice, and does nothing where none is made."""
 
 import dagster as dg
 from pydantic import Field
 
 from migration_pipeline.adapters.ledger.control import Chosen, Selection
-from migration_pipeline.adapters.ledger.overview import Act
+from migration_pipeline.core.alert_words import count
 from migration_pipeline.core.control import Limits
-from migration_pipeline.core.errors import MigrationError
 from migration_pipeline.core.model import Outcome, SourceFile
 from migration_pipeline.defs import pages
-from migration_pipeline.defs.ranges import GROUP
+from migration_pipeline.defs.groups import BY
 from migration_pipeline.defs.resources import Migration
 
-_BY = "Dagster UI"
-_A_TICK = 50
-_SENSOR_SECONDS = 30
-
-orders = dg.AssetSpec(
-    "orders",
-    group_name=GROUP,
-    kinds={"postgres"},
-    owners=pages.OWNERS,
-    tags={"stage": "control"},
-    description=(
-        "What operators, and the breaker, said to the runs at work: pauses, limits, dead letters waived or tried "
-        "again. An event each, wherever it was said; the jobs pause, resume, limits, waive and retry say it from here."
-    ),
-)
+AS_IT_IS = -1
+"""For a limit that stays as it is. The Launchpad shows no field whose default is nothing."""
+FIRST = {"dagster/priority": "10"}
+"""The runs of operators' jobs leave the queue before all others."""
 
 
 class Word(dg.Config):
     """Who says it, and why."""
 
     why: str = Field(default="", description="For everybody who wonders later.")
-    by: str = Field(default=_BY, description="Your name, for the record.")
-
-
-class Pausing(dg.Config):
-    """Who pauses, and why."""
-
-    why: str = Field(description="For everybody who wonders why nothing moves.")
-    by: str = Field(default=_BY, description="Your name, for the record.")
+    by: str = Field(default=BY, description="Your name, for the record.")
 
 
 class Limiting(Word):
-    """Limits to put in force; what is left out stays as it is, and all left out takes every limit back."""
+    """Limits to put in force."""
 
-    in_flight: int | None = Field(default=None, ge=1, le=1024, description="Files at the same time in each run.")
-    requests_per_second: float | None = Field(
-        default=None, ge=0, description="To each store, by all runs; 0: no bound."
+    in_flight: int = Field(
+        default=AS_IT_IS, ge=AS_IT_IS, le=1024, description="Files at the same time in each run; -1: as it is."
     )
-    bytes_per_second: float | None = Field(default=None, ge=0, description="From the source, by all runs; 0: no bound.")
+    requests_per_second: float = Field(
+        default=AS_IT_IS, ge=AS_IT_IS, description="To each store, by all runs; -1: as it is, 0: no bound."
+    )
+    bytes_per_second: float = Field(
+        default=AS_IT_IS, ge=AS_IT_IS, description="From the source, by all runs; -1: as it is, 0: no bound."
+    )
+    reset: bool = Field(default=False, description="Take every limit back: what the settings say holds again.")
 
 
 class Choosing(Word):
-    """Which dead letters; at least one of class, range and file is to be given, or `all`."""
+    """Which dead letters: those of a class, a range, a file, or all."""
 
-    outcome: str | None = Field(default=None, description="Their class, `source_missing` for example.")
-    range_key: str | None = Field(default=None, description="Those that profiles of this partition need.")
-    file: str | None = Field(default=None, description="One file, as CONTAINER/BLOB.")
+    class_: str = Field(default="", alias="class", description="Their class, `source_missing` for example.")
+    range: str = Field(default="", description="Those that profiles of this partition need.")
+    file: str = Field(default="", description="One file, as CONTAINER/BLOB.")
     all: bool = Field(default=False, description="All of them.")
 
 
@@ -74,12 +57,20 @@ class Retrying(Choosing):
 class Waiving(Choosing):
     """Which dead letters, and why nobody needs these files any more."""
 
-    why: str = Field(description="Why nobody needs these files any more.")
+    why: str = Field(default="", description="Why nobody needs these files any more.")
+    apply: bool = Field(default=False, description="Waive them; else they are only counted.")
+
+
+def refuse(message: str) -> dg.Failure:
+    """What an operator has to correct. Trying again by itself would meet the same refusal."""
+    return dg.Failure(message, allow_retries=False)
 
 
 @dg.op(description="Has all runs finish the files in flight, and wait.")
-def pause_runs(context: dg.OpExecutionContext, config: Pausing, migration: Migration) -> None:
+def pause_runs(context: dg.OpExecutionContext, config: Word, migration: Migration) -> None:
     """Pause."""
+    if not config.why.strip():
+        raise refuse("Nothing was paused: say why, for everybody who wonders why nothing moves.")
     with migration.ledger() as ledger:
         done = ledger.control.pause(by=config.by, why=config.why)
     context.log.info("Paused: runs at work wait within five seconds." if done else "It was paused already.")
@@ -96,110 +87,112 @@ def resume_runs(context: dg.OpExecutionContext, config: Word, migration: Migrati
 @dg.op(description="Has runs at work copy harder or less hard from now on.")
 def limit_runs(context: dg.OpExecutionContext, config: Limiting, migration: Migration) -> None:
     """Put limits in force."""
-    given = Limits(config.in_flight, config.requests_per_second, config.bytes_per_second)
+    given = Limits(
+        None if config.in_flight == AS_IT_IS else config.in_flight,
+        None if config.requests_per_second == AS_IT_IS else config.requests_per_second,
+        None if config.bytes_per_second == AS_IT_IS else config.bytes_per_second,
+    )
+    if given == Limits() and not config.reset:
+        raise refuse("No limit was changed: give one, or reset: true to take all back.")
+    if given != Limits() and config.reset:
+        raise refuse("No limit was changed: reset: true takes all back, give it alone.")
+    if given.in_flight == 0 or any(part < 0 for part in given if part is not None):
+        raise refuse("No limit was changed: in_flight is 1 at least, the others are 0 (no bound) or more.")
     with migration.ledger() as ledger:
         holds = ledger.control.limit(given, by=config.by, why=config.why)
     context.add_output_metadata({name: value for name, value in holds._asdict().items() if value is not None})
+    context.log.info("Runs at work obey within five seconds.")
 
 
 @dg.op(description="Has dead letters tried again, and no other: by the next run of their ranges.")
 def retry_letters(context: dg.OpExecutionContext, config: Retrying, migration: Migration) -> None:
     """Ask for another try."""
+    selection = _selection(config)
     with migration.ledger() as ledger:
-        _tell(context, ledger.control.retry(_selection(config), by=config.by, why=config.why, waived=config.waived))
+        _tell(context, ledger.control.retry(selection, by=config.by, why=config.why, waived=config.waived), "tried")
 
 
 @dg.op(description="Lets profiles finish without these files; their references stay as they are, at the source.")
 def waive_letters(context: dg.OpExecutionContext, config: Waiving, migration: Migration) -> None:
-    """Waive."""
+    """Waive, or count what would be waived."""
+    selection = _selection(config)
+    if config.apply and not config.why.strip():
+        raise refuse("Nothing was waived: say why nobody needs these files any more.")
     with migration.ledger() as ledger:
-        _tell(context, ledger.control.waive(_selection(config), by=config.by, why=config.why))
+        if config.apply:
+            _tell(context, ledger.control.waive(selection, by=config.by, why=config.why), "waived")
+            return
+        classes = ledger.overview.letter_classes(**selection._asdict())
+    would = sum(item.waiting for item in classes)
+    rows = [[item.outcome.value, str(item.waiting), ", ".join(map(str, item.examples))] for item in classes]
+    context.add_output_metadata({"would_be_waived": would, **pages.table("classes", ["class", "files", ""], rows)})
+    context.log.info("%s would be waived. Nothing was: set apply: true.", count(would, "dead letter"))
 
 
 def _selection(config: Choosing) -> Selection:
-    if not config.all and not (config.outcome or config.range_key or config.file):
-        raise dg.Failure("No dead letter is named: give outcome, range_key or file, or all: true.", allow_retries=False)
-    if config.outcome is not None and config.outcome not in set(Outcome):
-        raise dg.Failure(f"{config.outcome!r} is no class of dead letters.", allow_retries=False)
-    file = SourceFile(*config.file.split("/", 1)) if config.file and "/" in config.file else None
+    if not (config.all or config.class_ or config.range or config.file):
+        raise refuse("No dead letter was chosen: give class, range or file, or all: true.")
+    if config.all and (config.class_ or config.range or config.file):
+        raise refuse("all: true excludes class, range and file.")
+    if config.class_ and config.class_ not in _CLASSES:
+        raise refuse(f"{config.class_!r} is no class of dead letters; these are: {', '.join(_CLASSES)}.")
+    file = SourceFile(*config.file.split("/", 1)) if "/" in config.file else None
     if config.file and file is None:
-        raise dg.Failure("The file is to be given as CONTAINER/BLOB.", allow_retries=False)
-    return Selection(Outcome(config.outcome) if config.outcome else None, config.range_key, file)
+        raise refuse("Give the file as CONTAINER/BLOB.")
+    return Selection(Outcome(config.class_) if config.class_ else None, config.range or None, file)
 
 
-def _tell(context: dg.OpExecutionContext, chosen: Chosen) -> None:
+_CLASSES = [outcome.value for outcome in Outcome if not outcome.verified]
+
+
+def _tell(context: dg.OpExecutionContext, chosen: Chosen, done: str) -> None:
     context.add_output_metadata({"files": chosen.files, "ranges": len(chosen.ranges)})
     if not chosen.files:
-        raise dg.Failure("No dead letter is so.", allow_retries=False)
+        raise refuse("No dead letters match.")
     context.log.info(
-        "%s dead letters; the sensor requested_ranges runs their %s ranges.", chosen.files, len(chosen.ranges)
+        "%s: %s. The sensor requested_ranges runs %s within a minute.",
+        count(chosen.files, "dead letter"),
+        "waived" if done == "waived" else "to be tried again",
+        "its range" if len(chosen.ranges) == 1 else f"their {len(chosen.ranges)} ranges",
     )
 
 
-@dg.job(name="pause", description="Has all runs wait. Give why, and your name, in the Launchpad.")
+@dg.job(name="pause", tags=FIRST, description="Has all runs wait. Give why, and your name, in the Launchpad.")
 def pause_job() -> None:
     """One op."""
     pause_runs()
 
 
-@dg.job(name="resume", description="Has all runs go on.")
+@dg.job(name="resume", tags=FIRST, description="Has all runs go on.")
 def resume_job() -> None:
     """One op."""
     resume_runs()
 
 
-@dg.job(name="limits", description="Has runs at work copy harder or less hard.")
+@dg.job(name="limits", tags=FIRST, description="Has runs at work copy harder or less hard; -1 leaves a limit as it is.")
 def limits_job() -> None:
     """One op."""
     limit_runs()
 
 
-@dg.job(name="retry_dead_letters", description="Has dead letters tried again: of one class, range or file, or all.")
+@dg.job(
+    name="retry_dead_letters",
+    tags=FIRST,
+    description="Has dead letters tried again: of one class, range or file, or all.",
+)
 def retry_job() -> None:
     """One op."""
     retry_letters()
 
 
-@dg.job(name="waive_dead_letters", description="Lets profiles finish without files that nobody can copy.")
+@dg.job(
+    name="waive_dead_letters",
+    tags=FIRST,
+    description="Lets profiles finish without files that nobody can copy. Counts them, unless you set apply: true.",
+)
 def waive_job() -> None:
     """One op."""
     waive_letters()
 
 
 JOBS = [pause_job, resume_job, limits_job, retry_job, waive_job]
-
-
-@dg.sensor(
-    minimum_interval_seconds=_SENSOR_SECONDS,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Tells the asset `orders` what operators said, from a terminal too.",
-)
-def operator_acts(context: dg.SensorEvaluationContext, migration: Migration) -> dg.SensorResult | dg.SkipReason:
-    """An event for each act since the last tick."""
-    try:
-        with migration.ledger() as ledger:
-            new = ledger.overview.acts_after(int(context.cursor or 0), limit=_A_TICK)
-            paused = ledger.control.said().paused_why is not None
-    except MigrationError as error:
-        return dg.SkipReason(str(error))
-    if not new:
-        return dg.SkipReason("nobody said anything new")
-    return dg.SensorResult(asset_events=_events(new, paused=paused), cursor=str(new[-1].act_id))
-
-
-def _events(acts: Sequence[Act], *, paused: bool) -> list[Any]:
-    return [
-        dg.AssetMaterialization(
-            "orders",
-            description=f"{act.what} by {act.who}",
-            metadata={
-                "what": act.what,
-                "who": act.who,
-                "why": act.why,
-                "at": dg.MetadataValue.timestamp(act.at.timestamp()),
-                "paused_now": int(paused),
-                **pages.table("details", ["", ""], [[name, str(value)] for name, value in act.details.items()]),
-            },
-        )
-        for act in acts
-    ]

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 import dagster as dg
 
 from migration_pipeline.defs import pages
+from migration_pipeline.defs.groups import PLAN
 from migration_pipeline.defs.plan_page import plan_page
 from migration_pipeline.defs.resources import Migration
-
-GROUP = "migration"
 
 POOL, UPKEEP_POOL = "ranges", "upkeep"
 """Runs that migrate a range, and those that audit one or roll it back; each pool's limit is how many do at once. Two,
@@ -18,7 +17,7 @@ profile_ranges_partitions = dg.DynamicPartitionsDefinition(name="profile_ranges"
 
 
 @dg.asset(
-    group_name=GROUP,
+    group_name=PLAN,
     kinds={"postgres"},
     owners=pages.OWNERS,
     tags={"stage": "plan"},

@@ -9,7 +9,7 @@ from pydantic import Field
 from migration_pipeline.adapters.ledger.overview import RangeState
 from migration_pipeline.adapters.ledger.status import Status, summed
 from migration_pipeline.defs import pages
-from migration_pipeline.defs.ranges import GROUP
+from migration_pipeline.defs.groups import VERIFY
 from migration_pipeline.defs.resources import Migration
 from migration_pipeline.report import plots
 from migration_pipeline.report.course import course, over_time
@@ -32,7 +32,7 @@ class ReportConfig(dg.Config):
 
 
 @dg.asset(
-    group_name=GROUP,
+    group_name=VERIFY,
     deps=["migrated_profiles"],
     kinds={"pandas", "matplotlib"},
     owners=pages.OWNERS,

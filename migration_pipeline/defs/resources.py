@@ -19,6 +19,7 @@ from migration_pipeline.core.estimate import Estimate
 from migration_pipeline.core.inventory import Found
 from migration_pipeline.core.migrate import RangeReport, migrate_range
 from migration_pipeline.core.model import ProfileId
+from migration_pipeline.core.ports import Dropped
 from migration_pipeline.core.removal_report import Decommissioned
 from migration_pipeline.core.rollback import RolledBack
 from migration_pipeline.core.sample import SampledFiles
@@ -100,9 +101,18 @@ class Migration(dg.ConfigurableResource):  # type: ignore[type-arg] # the resour
         """Look for what came late; see `upkeep.sweep`."""
         return upkeep.sweep(load(), full=full)
 
-    def erase(self) -> Erasure:
-        """Remove copies that nobody refers to."""
-        return upkeep.erase_dropped(load())
+    def to_erase(self) -> Sequence[Dropped]:
+        """Copies that would be looked at for erasing."""
+        return upkeep.to_erase(load())
+
+    def erase(self, *, by: str, why: str) -> Erasure:
+        """Remove copies that nobody refers to; an act, where there were any."""
+        settings = load()
+        done = upkeep.erase_dropped(settings)
+        if done.files:
+            with closing(open_ledger(settings)) as ledger:
+                ledger.control.note("erase", by=by, why=why, details={"files": done.files, "objects": done.objects})
+        return done
 
     def audit(self, range_key: str, *, read: bool) -> Audited:
         """Look at every reference of a range again; see `upkeep.audit`."""

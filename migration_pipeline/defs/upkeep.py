@@ -5,13 +5,15 @@ from collections.abc import Iterator
 import dagster as dg
 from pydantic import Field
 
+from migration_pipeline.core.alert_words import count
 from migration_pipeline.core.audit import Audited
 from migration_pipeline.core.errors import Fatal, RangeBusy
 from migration_pipeline.core.findings import Finding
 from migration_pipeline.core.sweep import Swept
 from migration_pipeline.defs import pages
+from migration_pipeline.defs.groups import HOUSEKEEPING, VERIFY, Removing, by_job, by_schedule
 from migration_pipeline.defs.migrated import check_result, partitioned_checks
-from migration_pipeline.defs.ranges import GROUP, UPKEEP_POOL, profile_ranges_partitions
+from migration_pipeline.defs.ranges import UPKEEP_POOL, profile_ranges_partitions
 from migration_pipeline.defs.resources import Migration
 
 _NOT_LONGER = {"dagster/max_runtime": str(4 * 3600)}
@@ -19,7 +21,7 @@ _NOT_LONGER = {"dagster/max_runtime": str(4 * 3600)}
 
 
 @dg.asset(
-    group_name=GROUP,
+    group_name=VERIFY,
     deps=["migrated_profiles"],
     kinds={"postgres", "firebase"},
     owners=pages.OWNERS,
@@ -35,7 +37,7 @@ def late_references(migration: Migration) -> dg.MaterializeResult[None]:
 
 
 @dg.asset(
-    group_name=GROUP,
+    group_name=VERIFY,
     deps=["migrated_profiles"],
     kinds={"postgres", "firebase", "azure"},
     owners=pages.OWNERS,
@@ -64,21 +66,35 @@ def _swept(swept: Swept) -> pages.Metadata:
 
 
 @dg.asset(
-    group_name=GROUP,
+    group_name=HOUSEKEEPING,
     deps=["migrated_profiles"],
     kinds={"s3"},
     owners=pages.OWNERS,
     tags={"stage": "erase"},
     description=(
         "Copies that this migration made and that nobody refers to any more, for a photo or a profile was deleted: "
-        "removed from S3, in all versions, some time after the last reference went. Each is recorded in the ledger."
+        "removed from S3, in all versions, some time after the last reference went. A dry run unless the config says "
+        "apply: true; launch the job `erase` from the Launchpad. Each is recorded in the ledger."
     ),
 )
-def erased_copies(migration: Migration) -> dg.MaterializeResult[None]:
-    """Remove what nobody refers to."""
-    done = migration.erase()
+def erased_copies(config: Removing, migration: Migration) -> dg.MaterializeResult[None]:
+    """Remove what nobody refers to, or say what would be removed."""
+    config.checked()
+    if not config.apply:
+        would = [[str(item.file), ", ".join(map(str, item.profiles))] for item in migration.to_erase()]
+        return dg.MaterializeResult(
+            metadata={
+                "summary": f"{count(len(would), 'copy', 'copies')} would be looked at. Nothing was removed: a dry run.",
+                "applied": 0,
+                "would_be_looked_at": len(would),
+                **pages.table("copies", ["file", "once needed by"], would),
+            }
+        )
+    done = migration.erase(by=config.by, why=config.why)
     return dg.MaterializeResult(
         metadata={
+            "summary": f"{count(done.files, 'copy', 'copies')} removed." if done.files else "Nothing to do.",
+            "applied": 1,
             "files": done.files,
             "objects": done.objects,
             "spared": done.spared,
@@ -96,7 +112,7 @@ class Auditing(dg.Config):
 
 
 @dg.asset(
-    group_name=GROUP,
+    group_name=VERIFY,
     deps=["migrated_profiles"],
     kinds={"postgres", "firebase", "s3", "azure"},
     owners=pages.OWNERS,
@@ -198,7 +214,13 @@ audit_job = dg.define_asset_job(
     tags=_NOT_LONGER,
 )
 sweep_job = dg.define_asset_job("sweep", selection=dg.AssetSelection.assets("late_references"), tags=_NOT_LONGER)
-erase_job = dg.define_asset_job("erase", selection=dg.AssetSelection.assets("erased_copies"), tags=_NOT_LONGER)
+erase_job = dg.define_asset_job(
+    "erase",
+    selection=dg.AssetSelection.assets("erased_copies"),
+    config=by_job("erased_copies"),
+    description="Removes copies that nobody refers to any more, or says which it would. Give apply, why and your name.",
+    tags=_NOT_LONGER,
+)
 
 sweep_schedule = dg.ScheduleDefinition(
     name="sweep_every_five_minutes",
@@ -209,6 +231,7 @@ sweep_schedule = dg.ScheduleDefinition(
 erase_schedule = dg.ScheduleDefinition(
     name="erase_daily",
     job=erase_job,
+    run_config=by_schedule("erased_copies", "erase_daily"),
     cron_schedule="17 3 * * *",
     description="Turn it on so that what users delete goes from S3 as well.",
 )

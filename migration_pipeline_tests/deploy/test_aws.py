@@ -197,7 +197,7 @@ def test_a_run_is_launched_watched_carried_out_and_stopped(stack: Stack, on_aws:
     with WorkspaceProcessContext(on_aws, target) as process:
         context = process.create_request_context()
         (repository,) = context.get_code_location("migration_pipeline").get_repositories().values()
-        job = repository.get_full_job("forget")
+        job = repository.get_full_job("purge_runs")
         run_id = create_run_for_test(
             on_aws, job_name=job.name, remote_job_origin=job.get_remote_origin(),
             job_code_origin=job.get_python_origin(), status=dg.DagsterRunStatus.NOT_STARTED,

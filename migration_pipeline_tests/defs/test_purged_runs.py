@@ -17,7 +17,7 @@ from dagster._core.storage.partition_status_cache import get_and_update_asset_st
 from dagster._core.test_utils import create_run_for_test
 
 from migration_pipeline.definitions import defs
-from migration_pipeline.defs.forgotten_runs import Forgotten, RemovedLogs, forget_runs, remove_logs
+from migration_pipeline.defs.purged_runs import Purged, RemovedLogs, purge_runs, remove_logs
 from migration_pipeline.sandbox import Sandbox
 
 PARTITIONS = dg.StaticPartitionsDefinition(["a", "b", "c"])
@@ -70,8 +70,8 @@ class Dagster:
         self.sql("UPDATE runs SET create_timestamp = %s, update_timestamp = %s WHERE run_id = ANY(%s)",
                  then, then, list(run_ids))  # fmt: skip
 
-    def forget(self, **how: int) -> Forgotten:
-        return forget_runs(self.instance, datetime.now(UTC) - timedelta(days=30), **how)
+    def purge(self, **how: int) -> Purged:
+        return purge_runs(self.instance, datetime.now(UTC) - timedelta(days=30), **how)
 
     def runs(self) -> set[str]:
         return {run.run_id for run in self.instance.get_runs()}
@@ -123,18 +123,18 @@ def test_partitions_keep_their_colours_and_everything_else_goes(dagster: Dagster
     before = dagster.colours()
     assert before["last"] == ({"a", "b"}, {"c"})
     dagster.age([*first, *second, *sweeps])
-    assert dagster.forget() == Forgotten(runs=5, newest=4, needed=0, more=False)
+    assert dagster.purge() == Purged(runs=5, newest=4, needed=0, more=False)
     assert dagster.runs() == {first[2], *second, sweeps[-1]}
     assert dagster.colours() == before
     assert {row[0] for row in dagster.sql("SELECT DISTINCT run_id FROM event_logs")} == dagster.runs()
-    assert dagster.forget().runs == 0
+    assert dagster.purge().runs == 0
 
     # A run that got nowhere hides what an older one did no more than it did before.
     BAD.add("a")
     dagster.age([dagster.run("a")])
     red = dagster.colours()
     assert red["last"] == ({"a", "b"}, {"a", "c"})
-    assert dagster.forget().runs == 0
+    assert dagster.purge().runs == 0
     assert dagster.colours() == red
 
 
@@ -143,7 +143,7 @@ def test_young_runs_and_those_at_work_stay(dagster: Dagster) -> None:
     at_work = [create_run_for_test(dagster.instance, status=status).run_id for status in statuses]
     dagster.age(at_work)
     young = create_run_for_test(dagster.instance, status=dg.DagsterRunStatus.SUCCESS).run_id
-    assert dagster.forget() == Forgotten(0, 0, 0, more=False)
+    assert dagster.purge() == Purged(0, 0, 0, more=False)
     assert dagster.runs() == {*at_work, young}
 
 
@@ -168,16 +168,16 @@ def test_what_backfills_retries_and_other_runs_need_stays(dagster: Dagster) -> N
         dagster.instance, status=dg.DagsterRunStatus.STARTED, parent_run_id=parent, root_run_id=parent
     ).run_id
     dagster.age([waits, retried, going, over, parent])
-    assert dagster.forget() == Forgotten(runs=2, newest=0, needed=3, more=False)
+    assert dagster.purge() == Purged(runs=2, newest=0, needed=3, more=False)
     assert dagster.runs() == {waits, going, parent, child}
 
 
 def test_one_pass_deletes_so_many_and_the_next_goes_on(dagster: Dagster) -> None:
     sweeps = [dagster.run() for _ in range(5)]
     dagster.age(sweeps)
-    assert dagster.forget(at_most=3) == Forgotten(runs=3, newest=0, needed=0, more=True)
+    assert dagster.purge(at_most=3) == Purged(runs=3, newest=0, needed=0, more=True)
     assert dagster.runs() == set(sweeps[3:])
-    assert dagster.forget(at_most=3) == Forgotten(runs=1, newest=1, needed=0, more=False)
+    assert dagster.purge(at_most=3) == Purged(runs=1, newest=1, needed=0, more=False)
 
 
 @pytest.mark.parametrize("storage", ["run_storage", "event_log_storage"])
@@ -194,9 +194,9 @@ def test_a_pass_that_was_killed_between_events_and_run_is_made_good(
     with monkeypatch.context() as patch:
         patch.setattr(getattr(dagster.instance, storage), name, killed)
         with pytest.raises(KeyboardInterrupt):
-            dagster.forget()
+            dagster.purge()
     assert dagster.runs() == {old, newest}
-    assert dagster.forget().runs == 1
+    assert dagster.purge().runs == 1
     assert {row[0] for row in dagster.sql("SELECT DISTINCT run_id FROM event_logs")} == {newest}
 
 
@@ -207,7 +207,7 @@ def test_the_asset_obeys_the_settings(dagster: Dagster, ledger: object, monkeypa
     log.parent.mkdir(parents=True)
     log.write_text("said")
     aged(log)
-    job = defs.resolve_job_def("forget")
+    job = defs.resolve_job_def("purge_runs")
     monkeypatch.setenv("MIGRATION_RETENTION__RUN_DAYS", "0")
     monkeypatch.setenv("MIGRATION_RETENTION__LOG_DAYS", "0")
     assert job.execute_in_process(instance=dagster.instance).success

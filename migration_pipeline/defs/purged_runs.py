@@ -14,8 +14,9 @@ from typing import Final, NamedTuple
 
 import dagster as dg
 
+from migration_pipeline.core.alert_words import count
 from migration_pipeline.defs import pages
-from migration_pipeline.defs.ranges import GROUP
+from migration_pipeline.defs.groups import HOUSEKEEPING, Removing, by_job, by_schedule
 from migration_pipeline.defs.resources import Migration
 
 AT_MOST = 5000
@@ -32,7 +33,7 @@ _WORDS: Final = (
 )
 
 
-class Forgotten(NamedTuple):
+class Purged(NamedTuple):
     """What one pass did.
 
     Attributes:
@@ -55,7 +56,7 @@ class RemovedLogs(NamedTuple):
     bytes: int
 
 
-def forget_runs(instance: dg.DagsterInstance, before: datetime, *, at_most: int = AT_MOST) -> Forgotten:
+def purge_runs(instance: dg.DagsterInstance, before: datetime, *, at_most: int = AT_MOST) -> Purged:
     """Delete runs that ended before then, with their events, except those that something still needs."""
     newest, wanted = _newest_words(instance), _Wanted(instance)
     doomed: list[str] = []
@@ -66,10 +67,10 @@ def forget_runs(instance: dg.DagsterInstance, before: datetime, *, at_most: int 
         elif not newest.isdisjoint(_words_of(instance, run.run_id)):
             counts["newest"] += 1
         elif len(doomed) == at_most:
-            return Forgotten(_delete(instance, doomed), **counts, more=True)
+            return Purged(_delete(instance, doomed), **counts, more=True)
         else:
             doomed.append(run.run_id)
-    return Forgotten(_delete(instance, doomed), **counts, more=False)
+    return Purged(_delete(instance, doomed), **counts, more=False)
 
 
 def _delete(instance: dg.DagsterInstance, doomed: list[str]) -> int:
@@ -179,26 +180,41 @@ def _remove_empty(name: str, within: int) -> None:
 
 
 @dg.asset(
-    group_name=GROUP,
+    group_name=HOUSEKEEPING,
     kinds={"postgres"},
     owners=pages.OWNERS,
     tags={"stage": "upkeep"},
     description=(
-        "Finished runs and their output, forgotten after retention.run_days and retention.log_days. The newest run of "
-        "every asset and partition stays, however old: the UI's colours are read from it."
+        "Finished runs of Dagster and their output, deleted after retention.run_days and retention.log_days. The "
+        "newest run of every asset and partition stays, however old: the UI's colours are read from it. A dry run "
+        "unless the config says apply: true; the schedule purge_runs_daily says so."
     ),
 )
-def forgotten_runs(context: dg.AssetExecutionContext, migration: Migration) -> dg.MaterializeResult[None]:
-    """Delete what is older than the settings say; 0 days keep everything."""
+def purged_runs(
+    context: dg.AssetExecutionContext, config: Removing, migration: Migration
+) -> dg.MaterializeResult[None]:
+    """Delete what is older than the settings say, or say that nothing was; 0 days keep everything."""
+    config.checked()
     kept, now, instance = migration.retention, datetime.now(UTC), context.instance
-    runs = Forgotten(0, 0, 0, more=False)
+    if not config.apply:
+        return dg.MaterializeResult(
+            metadata={
+                "summary": "Nothing was deleted: a dry run.",
+                "run_days": kept.run_days,
+                "log_days": kept.log_days,
+                "applied": 0,
+            }
+        )
+    runs = Purged(0, 0, 0, more=False)
     if kept.run_days:
-        runs = forget_runs(instance, now - timedelta(days=kept.run_days))
+        runs = purge_runs(instance, now - timedelta(days=kept.run_days))
     logs, folder = RemovedLogs(0, 0), log_folder(instance)
     if kept.log_days and folder is not None and folder.is_dir():
         logs = remove_logs(folder, now - timedelta(days=kept.log_days))
     return dg.MaterializeResult(
         metadata={
+            "summary": f"{count(runs.runs, 'run')} and {count(logs.files, 'file')} of output deleted.",
+            "applied": 1,
             "runs": runs.runs,
             "newest_kept": runs.newest,
             "needed_kept": runs.needed,
@@ -209,15 +225,17 @@ def forgotten_runs(context: dg.AssetExecutionContext, migration: Migration) -> d
     )
 
 
-forget_job = dg.define_asset_job(
-    "forget",
-    selection=dg.AssetSelection.assets("forgotten_runs"),
-    description="Deletes finished runs and their output that are older than the settings say.",
+purge_job = dg.define_asset_job(
+    "purge_runs",
+    selection=dg.AssetSelection.assets("purged_runs"),
+    config=by_job("purged_runs"),
+    description="Deletes finished runs and their output, by age. Give apply, why and your name.",
     tags={"dagster/max_runtime": str(4 * 3600)},
 )
-forget_schedule = dg.ScheduleDefinition(
-    name="forget_daily",
-    job=forget_job,
+purge_schedule = dg.ScheduleDefinition(
+    name="purge_runs_daily",
+    job=purge_job,
+    run_config=by_schedule("purged_runs", "purge_runs_daily"),
     cron_schedule="47 3 * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Keeps the disks of Dagster's database and of the runs' output from filling.",
