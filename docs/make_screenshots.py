@@ -122,7 +122,7 @@ def shots(ui: Ui) -> list[Shot]:
     red, backfill = ui.failed_partition(), ui.newest_backfill()[0]
     profiles = "/assets/migrated_profiles?view="
     return [
-        Shot("group", "/locations/migration_pipeline/asset-groups/migration", "full_sweep", size=(2200, 1050)),
+        Shot("group", "/locations/migration_pipeline/asset-groups/migrate", "migrated_profiles", size=(2200, 700)),
         Shot("plan", "/assets/profile_ranges?view=events", "largest_range", size=(1400, 1300)),
         Shot("backfill", f"/runs/b/{backfill}", "migrated_profiles", keep=560),
         Shot("partitions", f"{profiles}partitions&partition={red}", "did not materialize", keep=660),

@@ -15,7 +15,7 @@ from migration_pipeline.defs.new_ranges import new_ranges
 from migration_pipeline.defs.operator import JOBS as OPERATOR_JOBS
 from migration_pipeline.defs.operator_log import operator_acts, operator_log
 from migration_pipeline.defs.purged_runs import purge_job, purge_schedule, purged_runs
-from migration_pipeline.defs.ranges import profile_ranges
+from migration_pipeline.defs.ranges import plan_job, profile_ranges
 from migration_pipeline.defs.report import migration_report
 from migration_pipeline.defs.requests import requested_ranges
 from migration_pipeline.defs.resources import Migration
@@ -52,6 +52,7 @@ defs = dg.Definitions(
         purged_runs,
     ],
     jobs=[
+        plan_job,
         migrate_job,
         inventory_job,
         sweep_job,

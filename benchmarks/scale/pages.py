@@ -15,7 +15,7 @@ from migration_pipeline_tests.browser import open_browser
 
 _KEY = re.compile(r"^\d{10}-\d{10}$")
 _LONGEST = 120_000  # milliseconds
-_GROUP = "/locations/migration_pipeline/asset-groups/migration"
+_GROUP = "/locations/migration_pipeline/asset-groups/migrate"
 _ASSET = "/assets/migrated_profiles"
 
 
@@ -71,7 +71,7 @@ class Browser:
         return {name: summary([look() for _ in range(times)]) for name, look in looked.items()}
 
     def _group(self) -> float:
-        return self._look(_GROUP, lambda page: page.get_by_text("full_sweep"))
+        return self._look(_GROUP, lambda page: page.get_by_text("migrated_profiles"))
 
     def _asset(self) -> float:
         return self._look(f"{_ASSET}?view=overview", lambda page: page.get_by_text("Latest materialization"))

@@ -30,13 +30,14 @@ def plan(apply_: bool, json_: bool) -> None:  # noqa: FBT001 - click's form
     expected, files = planning.estimate(settings, planned)
     if apply_:
         from migration_pipeline.commands.dagster_instance import instance  # noqa: PLC0415 - as above
-        from migration_pipeline.defs.ranges import register, set_workers  # noqa: PLC0415 - as above
+        from migration_pipeline.defs.ranges import register, set_workers, show_plan  # noqa: PLC0415 - as above
 
         with instance() as opened:
             planning.keep(planned, settings)
             planning.keep_estimate(expected, settings)
             register(opened, planned.keys)
             set_workers(opened, settings.control.workers)
+            show_plan(opened, planned, expected, files)
     if json_:
         print_json(_plain(planned, expected, files, applied=apply_))
         return

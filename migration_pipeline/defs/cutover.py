@@ -19,7 +19,9 @@ _CHECK = "nothing_holds_the_next_phase"
 
 @dg.asset(
     group_name=CUTOVER,
-    deps=["migrated_profiles", "full_sweep", "source_inventory", "audited_references"],
+    # Of what it looks at, only this: the UI asks "Are you sure?" for each dependency that was never materialized, and
+    # what is missing is what this asset is there to say.
+    deps=["migrated_profiles"],
     kinds={"postgres"},
     owners=pages.OWNERS,
     tags={"stage": "cutover"},

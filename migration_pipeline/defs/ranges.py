@@ -4,10 +4,13 @@ from collections.abc import Sequence
 
 import dagster as dg
 
+from migration_pipeline.core.estimate import Estimate
+from migration_pipeline.core.sample import SampledFiles
 from migration_pipeline.defs import pages
 from migration_pipeline.defs.groups import PLAN
 from migration_pipeline.defs.plan_page import plan_page
 from migration_pipeline.defs.resources import Migration
+from migration_pipeline.planning import Planned
 
 POOL, UPKEEP_POOL = "ranges", "upkeep"
 """Runs that migrate a range, and those that audit one or roll it back; each pool's limit is how many do at once. Two,
@@ -35,12 +38,26 @@ def profile_ranges(context: dg.AssetExecutionContext, migration: Migration) -> d
     return dg.MaterializeResult(metadata=plan_page(planned, *migration.estimate(planned)))
 
 
+plan_job = dg.define_asset_job(
+    "plan",
+    selection=dg.AssetSelection.assets("profile_ranges"),
+    description="Cuts the profiles into ranges, the partitions of the job migrate. Planned ranges stay as they are.",
+)
+
+
 def register(instance: dg.DagsterInstance, keys: Sequence[str]) -> None:
     """Make partitions of all planned ranges, and not only of new ones.
 
     A plan cut off between the ledger and here is so mended by the next; keys that exist already are left alone.
     """
     instance.add_dynamic_partitions(str(profile_ranges_partitions.name), list(keys))
+
+
+def show_plan(instance: dg.DagsterInstance, planned: Planned, expected: Estimate, files: SampledFiles) -> None:
+    """Have the UI show a plan that was made elsewhere; else it asks at each click whether a plan is missing."""
+    instance.report_runless_asset_event(
+        dg.AssetMaterialization("profile_ranges", metadata=plan_page(planned, expected, files))
+    )
 
 
 def set_workers(instance: dg.DagsterInstance, workers: int) -> None:
