@@ -19,6 +19,7 @@ from migration_pipeline.defs.ranges import plan_job, profile_ranges
 from migration_pipeline.defs.report import migration_report
 from migration_pipeline.defs.requests import requested_ranges
 from migration_pipeline.defs.resources import Migration
+from migration_pipeline.defs.rollback import rollback_job, rolled_back_ranges
 from migration_pipeline.defs.upkeep import (
     audit_job,
     audited_references,
@@ -27,7 +28,6 @@ from migration_pipeline.defs.upkeep import (
     erased_copies,
     full_sweep,
     late_references,
-    rollback_job,
     sweep_job,
     sweep_schedule,
 )
@@ -47,6 +47,7 @@ defs = dg.Definitions(
         audited_references,
         decommissioned_source,
         archived_ranges,
+        rolled_back_ranges,
         operator_log,
         cutover,
         purged_runs,

@@ -100,10 +100,16 @@ def audit(settings: Settings, range_key: str, *, read: bool = False) -> Audited:
         return audit_range(range_key, stores, read=read)
 
 
-def roll_back(settings: Settings, range_key: str, *, without_queries: bool = False) -> RolledBack:
-    """Re-point a range's references to the source."""
+def roll_back(
+    settings: Settings, range_key: str, *, by: str = "", why: str = "", without_queries: bool = False
+) -> RolledBack:
+    """Re-point a range's references to the source, and record the act."""
     with open_stores(settings) as stores:
-        return roll_back_range(range_key, stores, without_queries=without_queries)
+        done = roll_back_range(range_key, stores, without_queries=without_queries)
+    with closing(open_ledger(settings)) as ledger:
+        details = {"range": range_key, "profiles": done.profiles - len(done.left), "left": len(done.left)}
+        ledger.control.note("rollback", by=by, why=why, details=details)
+    return done
 
 
 def remove_from_source(

@@ -16,7 +16,7 @@ import click
 
 from migration_pipeline.cli.alerts import alerts
 from migration_pipeline.cli.archive import archive
-from migration_pipeline.cli.control import acts, limits, pause, resume, workers
+from migration_pipeline.cli.control import acts, limits, operator, pause, resume, workers
 from migration_pipeline.cli.cutover import cutover
 from migration_pipeline.cli.decommission import decommission
 from migration_pipeline.cli.doctor import doctor
@@ -97,6 +97,7 @@ def migrate(
     from migration_pipeline.commands.doctor import Health, examine  # noqa: PLC0415 - as above
     from migration_pipeline.commands.watch import watch  # noqa: PLC0415 - as above
     from migration_pipeline.settings import load  # noqa: PLC0415 - as above
+    from migration_pipeline.stores import open_ledger  # noqa: PLC0415 - as above
 
     settings = load()
     failures = [finding for finding in examine(settings) if finding.health is Health.FAILURE]
@@ -106,6 +107,13 @@ def migrate(
         sys.exit(REFUSED)
     chosen = migrating.choose(settings, ranges, also_done=also_done, first=first, sample=sample)
     tell = _tell(json_=json_)
+    with closing(open_ledger(settings)) as ledger:
+        if ranges:
+            for key in ledger.name_again(chosen.keys, by=operator()):
+                tell(f"range {key} was rolled back: it is migrated again, for you named it")
+        elif stay := ledger.rolled_back(chosen.keys):
+            tell(f"{len(stay)} of the ranges were rolled back, and stay so until you name them")
+            chosen = chosen._replace(keys=[key for key in chosen.keys if key not in stay])
     if not chosen.keys:
         tell(f"nothing is left: all {chosen.planned} ranges are done.")
         return

@@ -4,6 +4,7 @@ import sys
 
 import click
 
+from migration_pipeline.cli.control import by as by_whom
 from migration_pipeline.cli.show import LEFT, as_json, honest, print_json, print_table, short
 from migration_pipeline.core.errors import Fatal, RangeBusy
 
@@ -125,9 +126,19 @@ def audit(ranges: tuple[str, ...], read: bool, json_: bool) -> None:  # noqa: FB
 @click.option("--all", "all_", is_flag=True, help="Every planned range.")
 @click.option("--apply", "apply_", is_flag=True, help="Do it; without it, nothing is written.")
 @click.option("--without-queries", is_flag=True, help="Also URLs that had a query string, which is not kept.")
+@click.option("--why", default="", help="For the record.")
+@by_whom
 @as_json
 @honest
-def rollback(ranges: tuple[str, ...], all_: bool, apply_: bool, without_queries: bool, json_: bool) -> None:  # noqa: FBT001 - click's form
+def rollback(
+    ranges: tuple[str, ...],
+    all_: bool,  # noqa: FBT001 - click's form
+    apply_: bool,  # noqa: FBT001 - as above
+    without_queries: bool,  # noqa: FBT001 - as above
+    why: str,
+    by: str,
+    json_: bool,  # noqa: FBT001 - as above
+) -> None:
     """Point references of the named RANGES, or of --all, at the source again."""
     from migration_pipeline import upkeep  # noqa: PLC0415 - commands load what they need
     from migration_pipeline.commands.migrate import choose  # noqa: PLC0415 - commands load what they need
@@ -144,7 +155,7 @@ def rollback(ranges: tuple[str, ...], all_: bool, apply_: bool, without_queries:
     done, busy = [], []
     for key in keys:
         try:
-            done.append(upkeep.roll_back(settings, key, without_queries=without_queries))
+            done.append(upkeep.roll_back(settings, key, by=by, why=why, without_queries=without_queries))
         except RangeBusy:
             busy.append(key)
     left = [(item.key, waiting) for item in done for waiting in item.left]

@@ -97,7 +97,10 @@ def next_step(shown: Shown) -> str:
         (state.waiting, "migration-pipeline dead-letters list; retry or waive each class, and migrate again."),
         (
             state.rolled_back,
-            "nothing; it stays rolled back until you name it: migration-pipeline migrate RANGE",
+            (
+                "nothing; what was rolled back stays so until you name it: migration-pipeline migrate RANGE"
+                + _left_of_rollback(state.rolled_back_left)
+            ),
         ),
         (
             shown.cutover.phase is Phase.PREPARE,
@@ -108,6 +111,12 @@ def next_step(shown: Shown) -> str:
         (True, f"migration-pipeline cutover enter {shown.cutover.phase.next}"),
     )
     return next(text for holds, text in steps if holds)
+
+
+def _left_of_rollback(left: int) -> str:
+    if not left:
+        return ""
+    return f" ({left:,} {'profile' if left == 1 else 'profiles'} could not go back: migration-pipeline acts)"
 
 
 def _moved_lately(shown: Shown) -> bool:

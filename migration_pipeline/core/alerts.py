@@ -10,26 +10,23 @@ situation and of what it kept, which gives an alert or none, and what is to be k
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
+from migration_pipeline.core import run_alerts
 from migration_pipeline.core.alert_words import Alert, Kind, Severity, amount, count, listed, shown, thousands
 from migration_pipeline.core.model import REMEDIES, Outcome
-from migration_pipeline.core.situation import Failure, Ranges, Situation
+from migration_pipeline.core.situation import Ranges, Situation
 
 Told = Mapping[str, Any]
 """By kind, what its judge kept."""
-Judged = tuple[Alert | None, Any]
+Judged = run_alerts.Judged
 
 _WORSE = 2
 """Twice as many is worse; one more is not."""
-_NEWEST_RUNS = 1000
-_RUNS_QUIET = timedelta(hours=1)
 _LEDGER_GONE = timedelta(minutes=3)
 """A Postgres that is started again is back by then."""
 _LATE_QUIET = timedelta(hours=6)
-_OVERLAP = timedelta(minutes=2)
-"""Runs are looked for so far back again: their writers' clocks differ, and whether one is tried again is said late."""
 _DISK_OVER = 1.2  # times the limit: room that comes and goes around the limit is not told each time
 _DISK_CRITICAL = 4
 
@@ -39,12 +36,6 @@ def decide(situation: Situation, told: Told) -> tuple[list[Alert], dict[str, Any
     judged = {kind: judge(situation, told.get(kind)) for kind, judge in JUDGES.items()}
     alerts = [alert for alert, _ in judged.values() if alert is not None]
     return alerts, {kind.value: kept for kind, (_, kept) in judged.items() if kept is not None}
-
-
-def runs_after(told: Told, now: datetime) -> datetime:
-    """Failed runs written after this moment belong into the next situation; at first, those of the last hour."""
-    kept = told.get(Kind.FAILED_RUNS)
-    return datetime.fromisoformat(kept["newest"]) - _OVERLAP if kept else now - _RUNS_QUIET
 
 
 def ledger_gone(now: datetime, since: datetime, error: str) -> Alert | None:
@@ -96,49 +87,6 @@ def trial_alert(now: datetime, ui_url: str | None) -> Alert:
     )
 
 
-def _failed_runs(now: Situation, kept: Any) -> Judged:  # noqa: ANN401 - JSON
-    """Grouped by backfill or job. Over, for a group, once none failed for an hour."""
-    seen: list[str] = kept["seen"] if kept else []
-    new = [run for run in now.failures if run.run_id[:8] not in seen]
-    if not kept and not new:
-        return None, None
-    groups = {
-        name: group
-        for name, group in (kept["groups"] if kept else {}).items()
-        if now.now - datetime.fromisoformat(group["last"]) < _RUNS_QUIET
-    }
-    for run in new:
-        group = groups.setdefault(run.group, {"runs": 0, "told": 0, "since": run.at.isoformat(), "path": run.path})
-        group["runs"] += 1
-        group["last"] = run.at.isoformat()
-    worse = {name: group for name, group in groups.items() if group["runs"] >= max(1, _WORSE * group["told"])}
-    alert = _failed_runs_alert(now, worse, new) if worse else None
-    for group in worse.values():
-        group["told"] = group["runs"]
-    times = [run.at.isoformat() for run in new] + ([kept["newest"]] if kept else [])
-    ids = [*seen, *(run.run_id[:8] for run in new)]
-    newest = max(datetime.fromisoformat(text) for text in times).isoformat()
-    return alert, {"newest": newest, "seen": ids[-_NEWEST_RUNS:], "groups": groups}
-
-
-def _failed_runs_alert(now: Situation, worse: Mapping[str, Any], new: Sequence[Failure]) -> Alert:
-    runs = sum(group["runs"] for group in worse.values())
-    keys = [run.range_key for run in new if run.group in worse and run.range_key is not None]
-    first = next(iter(worse.values()))
-    return now.alert(
-        Kind.FAILED_RUNS,
-        Severity.WARNING,
-        f"{count(runs, 'run')} failed",
-        where=", ".join(shown(name) for name in worse) + (f"; ranges {listed(keys)}" if keys else ""),
-        since=min(datetime.fromisoformat(group["since"]) for group in worse.values()),
-        how_bad="Profiles that are left in these ranges keep their old, working URLs; other ranges go on."
-        if keys
-        else "No range failed; whatever these jobs look after waits.",
-        what_to_do="Read the run's error: it says what is left, and why. Mend that, then run what failed again.",
-        path=first["path"],
-    )
-
-
 def _dead_letters(now: Situation, kept: Any) -> Judged:  # noqa: ANN401 - JSON
     """A class is worse when it is new or twice as large as when it was told, and over when none waits."""
     waiting = {name.value: letters.waiting for name, letters in now.letters.items() if letters.waiting}
@@ -170,33 +118,6 @@ def _dead_letters_alert(now: Situation, worse: Sequence[Outcome], since: str) ->
     )
 
 
-def _dead_backfill(now: Situation, kept: Any) -> Judged:  # noqa: ANN401 - JSON
-    """Each is told once; those of more than a day ago are forgotten."""
-    dead = {backfill.id: backfill for backfill in now.dead_backfills}
-    new = [dead[id_] for id_ in dead if id_ not in (kept or ())]
-    if not new:
-        return None, list(dead) or None
-    first, several = new[0], len(new) > 1
-    again = any(backfill.migrates for backfill in new)
-    alert = now.alert(
-        Kind.DEAD_BACKFILL,
-        Severity.WARNING,
-        f"Dagster gave up {count(len(new), 'backfill')}",
-        where=", ".join(f"backfill {shown(backfill.id)}: {shown(backfill.error)}" for backfill in new),
-        since=first.since,
-        how_bad=f"Ranges that had not run in {'them' if several else 'it'} are not done. Runs at work went on to their "
-        "end. Users notice nothing.",
-        what_to_do=(
-            "Wait five minutes: the sensor `watchdog` asks once for ranges that are not migrated. If nothing runs "
-            "then, launch a new backfill: Jobs > `migrate` > Materialize, choose Failed and Missing."
-            if again
-            else "Launch it again: nothing does that by itself."
-        ),
-        path=f"runs/b/{first.id}",
-    )
-    return alert, list(dead)
-
-
 def _breaker(now: Situation, kept: Any) -> Judged:  # noqa: ANN401 - JSON
     """Each trip is told once."""
     if now.pause is None or now.pause.by != "breaker":
@@ -213,33 +134,6 @@ def _breaker(now: Situation, kept: Any) -> Judged:  # noqa: ANN401 - JSON
         path="assets/dead_letters",
     )
     return alert if kept != trip else None, trip
-
-
-def _stalled(now: Situation, kept: Any) -> Judged:  # noqa: ANN401 - JSON
-    """Time in which the migration is to stand still does not count. Over as soon as anything moves."""
-    if now.pause is not None:
-        return None, {"awake": now.now.isoformat()}
-    awake = {"awake": kept["awake"]} if kept and "awake" in kept else {}
-    if now.backfill is None:
-        return None, awake or None
-    times = [now.moved_at, now.backfill.since, *map(datetime.fromisoformat, awake.values())]
-    moved = max(at for at in times if at is not None).astimezone(UTC)
-    if now.now - moved < now.thresholds.stalled:
-        return None, awake or None
-    if kept and kept.get("told") == moved.isoformat():
-        return None, kept
-    alert = now.alert(
-        Kind.STALLED,
-        Severity.CRITICAL,
-        f"Nothing has moved for {(now.now - moved).total_seconds() / 60:.0f} minutes",
-        where=f"backfill {shown(now.backfill.id)}",
-        since=moved,
-        how_bad="A backfill is at work, and no file and no range has ended. Users notice nothing.",
-        what_to_do="Look at its runs: are they queued, at work, or gone? Do the stores answer? "
-        "`migration-pipeline doctor` asks them all.",
-        path=f"runs/b/{now.backfill.id}",
-    )
-    return alert, awake | {"told": moved.isoformat()}
 
 
 def _late_references(now: Situation, kept: Any) -> Judged:  # noqa: ANN401 - JSON
@@ -364,11 +258,11 @@ def _so_far(ranges: Ranges) -> str:
 
 
 JUDGES: Mapping[Kind, Callable[[Situation, Any], Judged]] = {
-    Kind.FAILED_RUNS: _failed_runs,
-    Kind.DEAD_BACKFILL: _dead_backfill,
+    Kind.FAILED_RUNS: run_alerts.failed_runs,
+    Kind.DEAD_BACKFILL: run_alerts.dead_backfill,
     Kind.DEAD_LETTERS: _dead_letters,
     Kind.BREAKER: _breaker,
-    Kind.STALLED: _stalled,
+    Kind.STALLED: run_alerts.stalled,
     Kind.LATE_REFERENCES: _late_references,
     Kind.SOURCE_UPLOADS: _source_uploads,
     Kind.DISK: _disk,

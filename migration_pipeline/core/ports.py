@@ -265,8 +265,11 @@ class RangeLedger(Protocol):
     def outdate(self, files: Sequence[SourceFile]) -> None:
         """Have these copied again: the source has newer bytes. Copies not proven ours end as target_conflict."""
 
+    def begin_rollback(self) -> None:
+        """The range is on its way back: no run migrates it again before somebody names it."""
+
     def finish(self, report: Mapping[str, object], *, rolled_back: bool = False) -> None:
-        """Keep the range's counters for status and report."""
+        """Keep the range's counters for status and report; `rolled_back` also where some profiles could not go back."""
 
     def audited(self, began: datetime, findings: Mapping[str, int]) -> None:
         """Keep what the newest audit found, see `audit.Audited.to_keep`, and when it began."""

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from migration_pipeline.core.alert_words import count
 from migration_pipeline.core.control import Say
 from migration_pipeline.core.each import ask_each
 from migration_pipeline.core.errors import Fatal
@@ -27,11 +28,12 @@ from migration_pipeline.core.urls import UrlKind, UrlRules
 from migration_pipeline.core.values import Replace
 
 _AT_ONCE = 32
+_REASONS = 5
 
 CHANGED = "the source was written after it was copied"
 MISSING = "the source has no such file any more"
 NO_EVIDENCE = "the ledger does not know which version was copied"
-HAD_QUERY = "its URL had a query string, which is not kept; --without-queries brings it back without"
+HAD_QUERY = "its URL had a query string, which is not kept; without_queries brings it back without"
 
 
 @dataclass(slots=True)
@@ -57,6 +59,17 @@ class RolledBack:
     def complete(self) -> bool:
         """Whether no reference to a copy of ours is left."""
         return not self.left
+
+    def why_left(self) -> str:
+        """What could not go back, and why, in a few lines; empty where everything did."""
+        if self.complete:
+            return ""
+        lines = [f"{count(len(self.left), 'profile')} of {self.profiles:,} could not go back, and still refer to S3."]
+        for reason, number in Counter(item.reason for item in self.left).most_common(_REASONS):
+            ids = [str(item.profile_id) for item in self.left if item.reason == reason][:_REASONS]
+            more = ", …" if number > len(ids) else ""
+            lines.append(f"{count(number, 'profile')} ({', '.join(ids)}{more}): {reason}.")
+        return "\n".join(lines)
 
     def counters(self) -> dict[str, object]:
         """For the ledger; plain JSON."""
@@ -97,6 +110,8 @@ def _roll_back(range_key: str, stores: Stores, *, without_queries: bool, say: Sa
         files = _copied(bounds, stores)
         _refuse_removed(range_key, files, stores)
         back = _Back(stores, files, ledger.spellings(), without_queries=without_queries)
+        # Before anything is written: killed from here on, the range stays on its way back until somebody names it.
+        ledger.begin_rollback()
         say(f"{len(back.ready)} of {len(files)} files can go back")
         _clear_flags(bounds, stores, done, set(ledger.profiles_with_files()))
         flagged = {item.profile_id for item in done.left}
@@ -111,7 +126,7 @@ def _roll_back(range_key: str, stores: Stores, *, without_queries: bool, say: Sa
             done.firebase = done.firebase.plus(stores.documents.rewrite(batch, back.replace_for, ledger.fence))
         say(f"{done.database.urls} URLs in the database and {done.firebase.urls} in Firebase point at the source again")
         _look_again(bounds, stores, back, done)
-        ledger.finish(done.counters(), rolled_back=done.complete)
+        ledger.finish(done.counters(), rolled_back=True)
     return done
 
 

@@ -2,10 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 from migration_pipeline.core.alert_words import Alert, Kind, Severity
 from migration_pipeline.core.model import Outcome
+
+
+class About(StrEnum):
+    """What a run was to do."""
+
+    MIGRATION = "migration"
+    ROLLBACK = "rollback"
+    AUDIT = "audit"
+    OTHER = "other"
 
 
 class Failure(NamedTuple):
@@ -15,6 +25,7 @@ class Failure(NamedTuple):
         group: that it is told with: `backfill abc`, or `job sweep`.
         path: of its group's page in the UI.
         at: when Dagster last wrote of it.
+        why: the first line of its error; empty where that was not looked up.
     """
 
     run_id: str
@@ -22,6 +33,8 @@ class Failure(NamedTuple):
     path: str
     range_key: str | None
     at: datetime
+    about: About = About.OTHER
+    why: str = ""
 
 
 class Ranges(NamedTuple):

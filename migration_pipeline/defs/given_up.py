@@ -51,5 +51,7 @@ def _partitions(backfill: PartitionBackfill, repository: dg.RepositoryDefinition
     """Of our ranges, those that it was to run."""
     if SPECS[-1].key not in (backfill.asset_selection or ()):
         return ()
+    if not backfill.is_asset_backfill:  # launched from the page of the job
+        return backfill.partition_names or ()
     target = backfill.get_asset_backfill_data(repository.asset_graph).get_target_partitions_subset(SPECS[-1].key)
     return list(target.get_partition_keys())

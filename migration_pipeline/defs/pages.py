@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from migration_pipeline.core.alert_words import count
 from migration_pipeline.core.migrate import RangeReport
 from migration_pipeline.core.model import REMEDIES, Outcome, Rewritten
 
@@ -105,14 +106,19 @@ def seconds(report: RangeReport) -> dict[str, Metadata]:
 
 def what_is_left(report: RangeReport) -> str:
     """One short text with everything an operator needs: the UI's failed partition shows little else."""
-    waiting = len(report.confirmed.waiting)
+    waiting, profiles = len(report.confirmed.waiting), report.discovered.profiles
     reasons = report.reasons().most_common(_REASONS)
-    lines = [f"{waiting} of {report.discovered.profiles} profiles are not migrated; the others are done."]
-    for reason, count in reasons:
+    what = ", ".join(f"{number:,} {reason}" for reason, number in reasons)
+    are = "is" if waiting == 1 else "are"
+    more = ", …" if len(report.reasons()) > len(reasons) else ""
+    lines = [f"{waiting:,} of {count(profiles, 'profile')} {are} not migrated: {what}{more}."]
+    for reason, number in reasons:
         remedy = REMEDIES[Outcome(reason)] if reason in set(Outcome) else "Run the range again."
         ids = [str(item.profile_id) for item in report.confirmed.waiting if item.reason == reason][:_REASONS]
-        more = ", …" if count > len(ids) else ""
-        lines.append(f"{count} for {reason} (profiles {', '.join(ids)}{more}). {remedy}")
+        more = ", …" if number > len(ids) else ""
+        lines.append(f"{reason}: {'profile' if number == 1 else 'profiles'} {', '.join(ids)}{more}. {remedy}")
+    if waiting < profiles:
+        lines.append("The others are migrated, or had nothing to move.")
     return "\n".join(lines)
 
 

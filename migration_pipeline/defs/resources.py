@@ -29,7 +29,7 @@ from migration_pipeline.cutover import Stand
 from migration_pipeline.planning import Planned
 from migration_pipeline.report.archive import Archived, archive
 from migration_pipeline.report.writing import Report, write
-from migration_pipeline.settings import Retention, load
+from migration_pipeline.settings import Retention, Settings, load
 from migration_pipeline.standing import keep_metrics, look
 from migration_pipeline.stores import copy_limits, open_index, open_ledger, open_stores
 
@@ -40,11 +40,32 @@ class Migration(dg.ConfigurableResource):  # type: ignore[type-arg] # the resour
     Settings are read when something is done, so the definitions load, and the UI opens, without them.
     """
 
-    def migrate(self, range_key: str, say: Say) -> RangeReport:
-        """Migrate one range; see `migrate_range`."""
+    def migrate(self, range_key: str, say: Say, *, named: bool = True) -> RangeReport:
+        """Migrate one range; see `migrate_range`.
+
+        Args:
+            range_key: the range.
+            say: told of each stage as it ends.
+            named: somebody asked for this very range.
+
+        Raises:
+            Fatal: it was rolled back, and nobody named it.
+        """
         settings = load()
+        if not named:
+            self._refuse_rolled_back(settings, range_key)
         with open_stores(settings) as stores:
             return migrate_range(range_key, stores, copy_limits(settings), say=say)
+
+    def _refuse_rolled_back(self, settings: Settings, range_key: str) -> None:
+        with closing(open_ledger(settings)) as ledger:
+            if ledger.rolled_back([range_key]):
+                raise Fatal(
+                    f"range {range_key} was rolled back, and stays so: no backfill migrates it again.",
+                    setting="RANGE",
+                    remedy="To migrate it again, launch this partition alone, or run "
+                    f"`migration-pipeline migrate {range_key}`.",
+                )
 
     def take_stock(self, say: Say) -> Found:
         """List the source, count all references, and compare; see `inventory.take_stock`."""
@@ -133,9 +154,9 @@ class Migration(dg.ConfigurableResource):  # type: ignore[type-arg] # the resour
         """Export rows of finished ranges and drop them; see `report.archive.archive`."""
         return archive(load(), folder, apply=apply, who=who, why=why, say=say)
 
-    def roll_back(self, range_key: str) -> RolledBack:
+    def roll_back(self, range_key: str, *, by: str, why: str, without_queries: bool) -> RolledBack:
         """Re-point a range's references to the source."""
-        return upkeep.roll_back(load(), range_key)
+        return upkeep.roll_back(load(), range_key, by=by, why=why, without_queries=without_queries)
 
     def cutover(self) -> Stand:
         """How far the cut-over is, and what holds it."""

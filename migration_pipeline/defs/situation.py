@@ -14,9 +14,11 @@ from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 from migration_pipeline.adapters.ledger.overview import RangeState
 from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
 from migration_pipeline.adapters.ledger.status import summed
-from migration_pipeline.core.alerts import Told, runs_after
+from migration_pipeline.core.alerts import Told
 from migration_pipeline.core.control import Heard, decide
+from migration_pipeline.core.run_alerts import runs_after
 from migration_pipeline.core.situation import (
+    About,
     Backfill,
     Day,
     DeadBackfill,
@@ -37,13 +39,14 @@ from migration_pipeline.settings import Settings
 from migration_pipeline.stores import standing_orders, windows
 
 _RUNS = 1000
+_REASONS = 20  # failed runs whose error is looked up, at each look
+_LOCATION = "migration_pipeline"  # as workspace.yaml names it
 _BACKFILLS = 20
 _DAY = timedelta(days=1)
 _UNDECIDED = timedelta(minutes=1)
 _ACTIVE = [BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING]
-_PARTITIONED = {*(spec.key for spec in SPECS), dg.AssetKey("audited_references")}
-_PARTITION_SETS = {"rollback_partition_set"}
-"""Of jobs that are no assets': their backfills have nothing else that says whose they are."""
+_PARTITIONED = {*(spec.key for spec in SPECS), dg.AssetKey("audited_references"), dg.AssetKey("rolled_back_ranges")}
+_KEYS = {*_PARTITIONED, dg.AssetKey("profile_ranges"), dg.AssetKey("cutover"), dg.AssetKey("dead_letters")}
 _SWEEPS = (LATE_REFERENCE, NEWER_BYTES)
 
 
@@ -106,13 +109,15 @@ def _failures(instance: dg.DagsterInstance, after: datetime) -> Iterator[Failure
         order_by="update_timestamp",
         ascending=True,
     )
+    looked_up = 0
     for record in records:
         run, at = record.dagster_run, record.update_timestamp.astimezone(UTC)
         retry = run.tags.get("dagster/will_retry")
         # Dagster says a moment after the failure whether it will try again.
         undecided = retry is None and instance.run_retries_enabled and datetime.now(UTC) - at < _UNDECIDED
-        if retry == "true" or undecided:
+        if retry == "true" or undecided or not _is_ours(run):
             continue
+        looked_up += 1
         backfill = run.tags.get("dagster/backfill")
         job = "materialized by hand" if run.job_name.startswith("__") else f"job {run.job_name}"
         yield Failure(
@@ -121,7 +126,52 @@ def _failures(instance: dg.DagsterInstance, after: datetime) -> Iterator[Failure
             path=f"runs/b/{backfill}" if backfill else f"runs/{run.run_id}",
             range_key=run.tags.get("dagster/partition"),
             at=at,
+            about=_about(run),
+            why=_why(instance, run.run_id) if looked_up <= _REASONS else "",
         )
+
+
+def _is_ours(run: dg.DagsterRun) -> bool:
+    """Others may use the same instance: their runs are no business of these alerts."""
+    origin = run.remote_job_origin
+    if origin is None:  # executed without a code server, in a process of ours
+        return True
+    return origin.location_name == _LOCATION or bool(_KEYS & set(run.asset_selection or ()))
+
+
+def _about(run: dg.DagsterRun) -> About:
+    assets = set(run.asset_selection or ())
+    for about, job, asset in (
+        (About.MIGRATION, "migrate", SPECS[-1].key),
+        (About.ROLLBACK, "rollback", dg.AssetKey("rolled_back_ranges")),
+        (About.AUDIT, "audit", dg.AssetKey("audited_references")),
+    ):
+        if run.job_name == job or asset in assets:
+            return about
+    return About.OTHER
+
+
+def _why(instance: dg.DagsterInstance, run_id: str) -> str:
+    """The first line of what the run's first failed step, or else the run, says."""
+    for kind in (dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE):
+        for record in instance.get_records_for_run(run_id, of_type=kind, limit=1).records:
+            event = record.event_log_entry.dagster_event
+            if event is None:
+                continue
+            if event.is_step_failure and (told := event.step_failure_data.user_failure_data) is not None:
+                text = told.description or ""
+            else:
+                text = _message(event)
+            return next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return ""
+
+
+def _message(event: dg.DagsterEvent) -> str:
+    """An error that nobody worded for people; its cause says more than what Dagster wraps around it."""
+    error = event.step_failure_data.error if event.is_step_failure else None
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return error.message if error is not None else event.message or ""
 
 
 def _backfill(instance: dg.DagsterInstance) -> Backfill | None:
@@ -140,7 +190,7 @@ def _dead_backfills(instance: dg.DagsterInstance) -> Iterator[DeadBackfill]:
     lately = BulkActionsFilter(statuses=[BulkActionStatus.FAILED], created_after=datetime.now(UTC) - _DAY)
     for found in instance.get_backfills(lately, limit=_BACKFILLS):
         assets = set(found.asset_selection or ())
-        if assets & _PARTITIONED or found.partition_set_name in _PARTITION_SETS:
+        if assets & _PARTITIONED:
             error = found.error.message.strip().splitlines() if found.error else []
             yield DeadBackfill(
                 found.backfill_id,

@@ -166,47 +166,6 @@ def _audited(audited: Audited) -> pages.Metadata:
     }
 
 
-@dg.op(pool=UPKEEP_POOL, tags={"stage": "rollback"}, description="Points the range's references at the source again.")
-def roll_back(context: dg.OpExecutionContext, migration: Migration) -> None:
-    """Roll the range back; fail if a reference could not go."""
-    try:
-        done = migration.roll_back(context.partition_key)
-    except (Fatal, RangeBusy) as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
-    rows = [[str(item.profile_id), item.reason, str(item.file or "")] for item in done.left]
-    metadata = {
-        "profiles": done.profiles,
-        "urls_in_database": done.database.urls,
-        "urls_in_firebase": done.firebase.urls,
-        "stayed_in_s3": done.stayed,
-        "left": len(done.left),
-        **pages.table("left_profiles", ["profile", "why", "file"], rows),
-    }
-    # The partition of migrated_profiles stays green: Dagster cannot take a materialization back. What it says is said
-    # here, and by `status`.
-    context.log_event(
-        dg.AssetObservation(
-            "migrated_profiles", partition=context.partition_key, metadata={"rolled_back": True, **metadata}
-        )
-    )
-    context.add_output_metadata(metadata)
-    if not done.complete:
-        raise dg.Failure(
-            f"{len(done.left)} profiles hold references that could not go back.", metadata, allow_retries=False
-        )
-
-
-@dg.job(
-    name="rollback",
-    partitions_def=profile_ranges_partitions,
-    description="Points references of ranges at the source again. Launch a backfill over the partitions to go back.",
-    tags=_NOT_LONGER,
-)
-def rollback_job() -> None:
-    """One op."""
-    roll_back()
-
-
 audit_job = dg.define_asset_job(
     "audit",
     selection=dg.AssetSelection.assets("audited_references"),

@@ -9,10 +9,12 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from migration_pipeline.core.alert_words import Alert, Kind, Severity, shown
-from migration_pipeline.core.alerts import JUDGES, decide, ledger_gone, runs_after
+from migration_pipeline.core.alerts import JUDGES, decide, ledger_gone
 from migration_pipeline.core.model import Outcome
 from migration_pipeline.core.outbox import MOST, deliver, put
+from migration_pipeline.core.run_alerts import runs_after
 from migration_pipeline.core.situation import (
+    About,
     Backfill,
     Day,
     DeadBackfill,
@@ -87,7 +89,7 @@ def test_failed_runs_are_told_once_for_a_group_and_again_when_twice_as_many() ->
     (alert,) = watch.look(failures=runs[:6])
     assert alert.what == "6 runs failed"
     (alert,) = watch.look(failures=[*runs[:6], failure(100, "job sweep")])
-    assert (alert.what, alert.where) == ("1 run failed", "`job sweep`; ranges `range-100`")
+    assert (alert.what, alert.where) == ("1 run failed", "`job sweep`; range `range-100`")
 
 
 def test_failed_runs_are_told_anew_after_an_hour_without() -> None:
@@ -97,6 +99,38 @@ def test_failed_runs_are_told_anew_after_an_hour_without() -> None:
     assert watch.look(after=45) == []
     (alert,) = watch.look(failures=[failure(6, at=NOON + timedelta(minutes=95))], after=20)
     assert alert.what == "1 run failed"
+
+
+def test_a_failed_run_says_why_in_its_first_line_and_what_it_means() -> None:
+    why = "4 of 15 profiles are not migrated: 3 source_missing, 1 digest_mismatch."
+    failed = failure(1)._replace(about=About.MIGRATION, why=why)
+    (alert,) = Watch().look(failures=[failed])
+    assert alert.title == f"[warning] Migration: 1 run failed: {why}"
+    assert "old, working URLs" in alert.how_bad
+    (alert,) = Watch().look(failures=[failed, failure(2)._replace(about=About.MIGRATION, why="another reason")])
+    assert alert.title == f"[warning] Migration: 2 runs failed, for example: {why}"
+
+
+def test_a_rollback_that_failed_is_not_said_to_keep_old_urls() -> None:
+    (alert,) = Watch().look(
+        failures=[failure(1)._replace(about=About.ROLLBACK, why="1 profile of 3 could not go back")]
+    )
+    assert "still lead to S3" in alert.how_bad
+    assert "old, working" not in alert.body
+    assert "Materialize all" not in alert.what_to_do
+
+
+def test_the_same_range_is_told_once_whichever_backfill_meets_it_until_its_reason_changes() -> None:
+    watch = Watch()
+    first = failure(1)._replace(why="1 source_missing")
+    assert len(watch.look(failures=[first])) == 1
+    again = first._replace(run_id="00000002-run", group="backfill b")
+    assert watch.look(failures=[again], after=90) == []
+    other = again._replace(run_id="00000003-run", why="1 digest_mismatch")
+    (alert,) = watch.look(failures=[other])
+    assert "digest_mismatch" in alert.what
+    much_later = first._replace(run_id="00000004-run", at=NOON + timedelta(days=2))
+    assert len(watch.look(failures=[much_later], after=2 * 24 * 60)) == 1
 
 
 def test_failed_runs_are_looked_for_from_the_newest_on_and_a_little_before() -> None:

@@ -64,8 +64,13 @@ class Ui:
         HereAndLater.carry_out(self.instance)
         return answer
 
-    def materialize(self, assets: Sequence[str], partitions: Sequence[str], job: str | None = None) -> str:
-        """Materialize > Partitions > Launch, of an asset, a group or a job, with several partitions."""
+    def materialize(
+        self, assets: Sequence[str], partitions: Sequence[str], job: str | None = None, config: str | None = None
+    ) -> str:
+        """Materialize > Partitions > Launch, of an asset, a group or a job, with several partitions.
+
+        `config` is the YAML in the dialog's part Config.
+        """
         selector = {"partitionSetName": f"{job}_partition_set", "repositorySelector": LOCATION}
         return self._launched(
             "mutation ($p: LaunchBackfillParams!) { it: launchPartitionBackfill(backfillParams: $p) { __typename"
@@ -74,6 +79,7 @@ class Ui:
             assetSelection=[{"path": [asset]} for asset in assets],
             partitionNames=list(partitions),
             fromFailure=False,
+            runConfigData=config,
             **({"selector": selector} if job else {}),
         )
 
@@ -94,7 +100,7 @@ class Ui:
             strategy=strategy,
         )
 
-    def materialize_one(self, assets: Sequence[str], partition: str, job: str = "__ASSET_JOB") -> str:
+    def materialize_one(self, assets: Sequence[str], partition: str, job: str = "__ASSET_JOB", config: str = "") -> str:
         """Materialize with a single partition chosen: a run, and no backfill."""
         return self._run(
             "mutation ($p: ExecutionParams!) { it: launchPipelineExecution(executionParams: $p) { __typename"
@@ -108,7 +114,7 @@ class Ui:
                     {"key": "dagster/from_ui", "value": "true"},
                 ]
             },
-            runConfigData="",
+            runConfigData=config,
             selector=LOCATION | {
                 "pipelineName": job,
                 "assetSelection": [{"path": [asset]} for asset in assets],

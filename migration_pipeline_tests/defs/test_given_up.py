@@ -93,6 +93,19 @@ def test_backfills_of_other_assets_and_of_long_ago_are_no_business_of_its(
     assert requested(planned) == []
 
 
+def test_a_backfill_of_the_job_is_asked_for_again_like_one_of_the_assets(
+    planned: PostgresLedger, instance: dg.DagsterInstance
+) -> None:
+    instance.add_backfill(
+        PartitionBackfill(
+            backfill_id="of-the-job", status=BulkActionStatus.FAILED, from_failure=False, tags={},
+            backfill_timestamp=time.time(), partition_names=KEYS[:2],
+            asset_selection=[dg.AssetKey("migrated_profiles")],
+        )
+    )  # fmt: skip
+    assert ask_again(instance, REPOSITORY, planned) == KEYS[1:2]
+
+
 def test_a_second_backfill_is_another_matter(planned: PostgresLedger, instance: dg.DagsterInstance) -> None:
     backfill(instance, BulkActionStatus.FAILED, "first")
     assert ask_again(instance, REPOSITORY, planned) == KEYS[1:]

@@ -16,7 +16,7 @@ GROUPS = {
     MIGRATE: set(STAGES),
     VERIFY: {"late_references", "full_sweep", "audited_references", "dead_letters", "migration_report"},
     CUTOVER: {"cutover", "orphan_copies", "decommissioned_source"},
-    HOUSEKEEPING: {"operator_log", "erased_copies", "archived_ranges", "purged_runs"},
+    HOUSEKEEPING: {"operator_log", "erased_copies", "archived_ranges", "purged_runs", "rolled_back_ranges"},
 }
 JOBS = {
     "erase": "erased_copies",

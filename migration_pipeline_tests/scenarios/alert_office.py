@@ -74,7 +74,7 @@ class Office:
     def fail_a_run(self, **tags: str) -> None:
         @dg.op
         def broken() -> None:
-            raise RuntimeError
+            raise dg.Failure("it is broken", allow_retries=False)
 
         dg.GraphDefinition("sweep", node_defs=[broken]).to_job(name="sweep").execute_in_process(
             instance=self.instance, raise_on_error=False, tags=tags

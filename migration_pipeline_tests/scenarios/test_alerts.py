@@ -91,14 +91,18 @@ def test_failed_runs_are_told_in_one_message_and_again_when_twice_as_many(busy_o
     (message,) = busy_office.webhook.got
     assert "Link: https://dagster.example.com/runs/b/bckfll" in message["message"]
     assert "backfill bckfll`; ranges `00-09`, `10-19`" in message["message"]
-    assert busy_office.webhook.titles() == busy_office.mailbox.titles() == ["[warning] Migration: 2 runs failed"]
+    assert (
+        busy_office.webhook.titles()
+        == busy_office.mailbox.titles()
+        == ["[warning] Migration: 2 runs failed, for example: it is broken"]
+    )
     assert busy_office.told() == []
     busy_office.fail_a_run(**{"dagster/backfill": "bckfll"})
     assert busy_office.told() == []
     busy_office.fail_a_run(**{"dagster/backfill": "bckfll"})
-    assert busy_office.told() == ["4 runs failed"]
+    assert busy_office.told() == ["4 runs failed, for example: it is broken"]
     busy_office.fail_a_run()
-    assert busy_office.told() == ["1 run failed"]
+    assert busy_office.told() == ["1 run failed: it is broken"]
 
 
 def test_a_run_whose_retry_will_not_come_after_all_is_told(busy_office: Office) -> None:
@@ -106,7 +110,7 @@ def test_a_run_whose_retry_will_not_come_after_all_is_told(busy_office: Office) 
     assert busy_office.told() == []
     (run,) = busy_office.instance.get_runs()
     busy_office.instance.add_run_tags(run.run_id, {"dagster/will_retry": "false"})
-    assert busy_office.told() == ["1 run failed"]
+    assert busy_office.told() == ["1 run failed: it is broken"]
     assert busy_office.told() == []
 
 

@@ -381,7 +381,7 @@ def test_the_asset_is_a_dry_run_unless_it_is_told_otherwise(
                 [decommissioned_source],
                 instance=instance,
                 resources={"migration": Migration()},
-                run_config={"ops": {"decommissioned_source": {"config": config}}},
+                run_config={"ops": {"decommissioned_source": {"config": {"by": "ann", **config}}}},
                 raise_on_error=False,
             )
 

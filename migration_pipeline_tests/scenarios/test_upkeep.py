@@ -20,12 +20,12 @@ from migration_pipeline.cutover import WRITE_PATH
 from migration_pipeline.defs.cutover import back_job, cutover, enter_job
 from migration_pipeline.defs.requests import requested_ranges
 from migration_pipeline.defs.resources import Migration
+from migration_pipeline.defs.rollback import rolled_back_ranges
 from migration_pipeline.defs.upkeep import (
     audited_references,
     erased_copies,
     full_sweep,
     late_references,
-    rollback_job,
 )
 from migration_pipeline.sandbox.app import AppSize, Kind
 from migration_pipeline.settings import load
@@ -133,11 +133,13 @@ def test_dagster_does_the_same(migrated: Migrated) -> None:
         (event,) = failed.filter_events(lambda e: e.event_type_value == "STEP_FAILURE")
         assert "1 stale" in str(event.event_specific_data)
         assert "dangling" in str(event.event_specific_data)
-        for asset in (late_references, full_sweep, erased_copies):
-            done = dg.materialize([asset], **given)
+        erasing = {"ops": {"erased_copies": {"config": {"by": "ann", "apply": True}}}}
+        for asset, config in ((late_references, None), (full_sweep, None), (erased_copies, erasing)):
+            done = dg.materialize([asset], run_config=config, **given)
             assert done.success
         assert migrated.plain(1) not in flagged(migrated.world)
-        back = [rollback_job.execute_in_process(partition_key=key, **given) for key in keys]
+        told = {"ops": {"rolled_back_ranges": {"config": {"by": "ann", "apply": True}}}}
+        back = [dg.materialize([rolled_back_ranges], partition_key=key, run_config=told, **given) for key in keys]
         # Where a URL had a SAS, or the file is gone, a profile is left.
         assert len(back) == len(keys)
         observed = instance.fetch_observations(dg.AssetKey("migrated_profiles"), limit=10).records

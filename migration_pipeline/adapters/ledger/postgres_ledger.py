@@ -186,6 +186,25 @@ class PostgresLedger:
             [why, list(range_keys)],
         )
 
+    def rolled_back(self, range_keys: Sequence[str]) -> set[str]:
+        """Those of the ranges that went back to the source, wholly or in part, and that nobody has named since."""
+        rows = self.query(
+            "SELECT key FROM {s}.ranges WHERE rolled_back_at IS NOT NULL AND key = ANY(%s)", [list(range_keys)]
+        )
+        return {row[0] for row in rows}
+
+    def name_again(self, range_keys: Sequence[str], *, by: str) -> list[str]:
+        """Ask for runs of those that were rolled back: somebody named them. Return which they were."""
+        rows = self.query(
+            "UPDATE {s}.ranges SET rolled_back_at = NULL, requested_at = now(), requested_why = %s"
+            " WHERE key = ANY(%s) AND rolled_back_at IS NOT NULL RETURNING key",
+            [f"named by {by} after a rollback", list(range_keys)],
+        )
+        keys = sorted(row[0] for row in rows)
+        if keys:
+            self.control.note("migrate again", by=by, details={"ranges": ", ".join(keys)})
+        return keys
+
     def requested(self) -> Sequence[Request]:
         """Ranges that a run is asked for and none is at work in, oldest first."""
         rows = self.query(

@@ -271,6 +271,15 @@ class PostgresRangeLedger:
 
         self._write(work)
 
+    def begin_rollback(self) -> None:
+        def work(cursor: _Cursor) -> None:
+            cursor.execute(
+                self._sql("UPDATE {s}.ranges SET rolled_back_at = now(), done_at = NULL WHERE range_id = %s"),
+                [self._bounds.ordinal],
+            )
+
+        self._write(work)
+
     def finish(self, report: Mapping[str, object], *, rolled_back: bool = False) -> None:
         def work(cursor: _Cursor) -> None:
             cursor.execute(

@@ -23,6 +23,7 @@ class Status:
     """How far some ranges are.
 
     Attributes:
+        rolled_back_left: profiles of rolled-back ranges that could not go back, and still refer to S3.
         working: ranges that a run works on, or broke off in.
         waiting_for: profiles that wait, by reason.
         bytes: copied, over all runs.
@@ -37,6 +38,7 @@ class Status:
     incomplete: int = 0
     working: int = 0
     rolled_back: int = 0
+    rolled_back_left: int = 0
     profiles: int = 0
     migrated: int = 0
     nothing_to_move: int = 0
@@ -71,6 +73,7 @@ class Status:
                 "working": self.working,
                 "not_begun": self.not_begun,
                 "rolled_back": self.rolled_back,
+                "rolled_back_profiles_left": self.rolled_back_left,
                 "left": self.left,
             },
             "profiles": {
@@ -196,6 +199,10 @@ def _add(total: Status, state: RangeState) -> None:
     total.incomplete += _is_incomplete(state)
     if not is_done(state):
         total.left.append(state.key)
+    if state.rolled_back and not state.running:
+        # Its newest counters are those of the way back: who is left there waits for nobody.
+        total.rolled_back_left += report.get("waiting", 0)
+        return
     total.migrated += report.get("migrated", 0)
     total.nothing_to_move += report.get("untouched", 0)
     total.waiting += report.get("waiting", 0)
