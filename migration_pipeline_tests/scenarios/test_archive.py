@@ -304,13 +304,13 @@ def test_the_asset_is_a_dry_run_unless_told_otherwise(
     for name, value in ended.environment.items():
         monkeypatch.setenv(name, value)
 
+    folder = str(tmp_path / "archive")
+
     def run(**config: Any) -> dict[str, Any]:
         made = dg.materialize(
             [archived_ranges],
             resources={"migration": Migration()},
-            run_config={
-                "ops": {"archived_ranges": {"config": {"folder": str(tmp_path / "archive"), "by": "ann", **config}}}
-            },
+            run_config={"ops": {"archived_ranges": {"config": {"folder": folder, "by": "ann", **config}}}},
         )
         (event,) = made.asset_materializations_for_node("archived_ranges")
         return {name: value.value for name, value in event.metadata.items()}
