@@ -22,7 +22,7 @@ from migration_pipeline.commands.status import Status
 from migration_pipeline.commands.watch import watch
 from migration_pipeline.core.errors import Fatal
 from migration_pipeline.core.model import REMEDIES
-from migration_pipeline.defs.ranges import GROUP
+from migration_pipeline.defs.groups import MIGRATE
 from migration_pipeline.sandbox import Sandbox
 from migration_pipeline.sandbox.app import App, AppSize, AppStores, create_app, settings_toml
 from migration_pipeline.sandbox.processes import SandboxUnavailable, free_ports
@@ -171,7 +171,7 @@ def _keep_running(servers: Sandbox, environment: dict[str, str], say: Say) -> No
         with live_line(say) as tell:
             tell("Starting the Dagster UI ...")
             _wait_for_assets(url, log)
-        say(f"Open first: {url}/locations/migration_pipeline/asset-groups/{GROUP}")
+        say(f"Open first: {url}/locations/migration_pipeline/asset-groups/{MIGRATE}")
         say("  Click `migrated_profiles`, then `Partitions`: a red range names its profiles that wait, and why.")
         say("  Click `dead_letters` or `migration_report`, then `Show Markdown`: what to do next, and how it went.")
         say("Ctrl-C ends everything.")
