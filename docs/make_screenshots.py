@@ -134,7 +134,7 @@ def shots(ui: Ui) -> list[Shot]:
         Shot("report", "/assets/migration_report?view=events", "files_copied", "[Show Markdown]", (1400, 1560)),
         Shot("dead_letters", "/assets/dead_letters?view=events", "waived", "[Show Markdown]", (1400, 1000)),
         Shot("inventory", "/assets/source_inventory?view=events", "orphans", size=(1400, 1300)),
-        Shot("cutover", "/assets/cutover?view=events", "held_by", size=(1400, 1000)),
+        Shot("cutover", "/assets/cutover?view=events", "holds_left", size=(1400, 1000)),
         Shot("sensors", "/automation", "requested_ranges"),
     ]
 

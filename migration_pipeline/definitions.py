@@ -7,6 +7,7 @@ from migration_pipeline.defs.archive import archive_job, archived_ranges
 from migration_pipeline.defs.cutover import JOBS as CUTOVER_JOBS
 from migration_pipeline.defs.cutover import cutover
 from migration_pipeline.defs.decommission import decommission_job, decommissioned_source
+from migration_pipeline.defs.fresh_pages import fresh_pages
 from migration_pipeline.defs.inventory import inventory_job, inventory_schedule, orphan_copies, source_inventory
 from migration_pipeline.defs.letters import dead_letters
 from migration_pipeline.defs.metrics import metrics
@@ -20,6 +21,7 @@ from migration_pipeline.defs.report import migration_report
 from migration_pipeline.defs.requests import requested_ranges
 from migration_pipeline.defs.resources import Migration
 from migration_pipeline.defs.rollback import rollback_job, rolled_back_ranges
+from migration_pipeline.defs.status_page import migration_status, nothing_waits
 from migration_pipeline.defs.upkeep import (
     audit_job,
     audited_references,
@@ -35,6 +37,7 @@ from migration_pipeline.defs.watchdog import watchdog
 
 defs = dg.Definitions(
     assets=[
+        migration_status,
         source_inventory,
         orphan_copies,
         profile_ranges,
@@ -52,6 +55,7 @@ defs = dg.Definitions(
         cutover,
         purged_runs,
     ],
+    asset_checks=[nothing_waits],
     jobs=[
         plan_job,
         migrate_job,
@@ -67,7 +71,7 @@ defs = dg.Definitions(
         *CUTOVER_JOBS,
     ],
     schedules=[inventory_schedule, sweep_schedule, erase_schedule, purge_schedule],
-    sensors=[alerts, metrics, new_ranges, operator_acts, requested_ranges, watchdog],
+    sensors=[alerts, fresh_pages, metrics, new_ranges, operator_acts, requested_ranges, watchdog],
     resources={"migration": Migration()},
     # One process a run, at a quarter of the multiprocess default's CPU. It stands here and not on the job, because
     # backfills launched from the asset pages do not go through the job.

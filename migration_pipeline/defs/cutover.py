@@ -14,7 +14,7 @@ from migration_pipeline.defs.groups import CUTOVER
 from migration_pipeline.defs.operator import FIRST, Word, refuse
 from migration_pipeline.defs.resources import Migration
 
-_CHECK = "nothing_holds_the_next_phase"
+CHECK = "nothing_holds_the_next_phase"
 
 
 @dg.asset(
@@ -29,21 +29,22 @@ _CHECK = "nothing_holds_the_next_phase"
         "From the first upload to S3 to the last blob of the source: the present phase, and each thing that holds the "
         "gate to the next one, with what to do. The jobs enter_phase and back_to_phase change it: docs/cutover.md."
     ),
-    check_specs=[dg.AssetCheckSpec(_CHECK, asset="cutover", description="Does nothing hold the next phase?")],
+    check_specs=[dg.AssetCheckSpec(CHECK, asset="cutover", description="Does nothing hold the next phase?")],
 )
 def cutover(migration: Migration) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
     """Look once."""
     now = migration.cutover()
-    yield dg.MaterializeResult(metadata=_told(now))
+    yield dg.MaterializeResult(metadata=page(now))
     yield dg.AssetCheckResult(
-        check_name=_CHECK,
+        check_name=CHECK,
         passed=not now.holds,
         severity=dg.AssetCheckSeverity.WARN,
-        metadata={"held_by": len(now.holds)},
+        metadata={"holds": len(now.holds)},
     )
 
 
-def _told(now: Stand) -> pages.Metadata:
+def page(now: Stand) -> pages.Metadata:
+    """The present phase, and what holds the next one."""
     rows = [
         [phase, f"{at:%Y-%m-%d %H:%M:%S %Z}" if (at := now.facts.entered.get(phase)) else "", _now(phase, now)]
         for phase in Phase
@@ -51,7 +52,7 @@ def _told(now: Stand) -> pages.Metadata:
     examples = [[name] for name in now.uploads.examples]
     return {
         "phase": now.phase.value,
-        "held_by": len(now.holds),
+        "holds_left": len(now.holds),
         "written_since_switch": now.uploads.blobs,
         "removed": now.facts.removed,
         **pages.table("phases", ["phase", "entered", ""], rows),

@@ -1,15 +1,17 @@
 """Dead letters as a page: what failed, why, and the commands that go on from there."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC
 
 import dagster as dg
 
 from migration_pipeline.adapters.ledger.overview import DeadLetter, LetterClass
+from migration_pipeline.core.alert_words import count
 from migration_pipeline.core.model import REMEDIES, Outcome
 from migration_pipeline.defs import pages
 from migration_pipeline.defs.groups import VERIFY
 from migration_pipeline.defs.resources import Migration
+from migration_pipeline.defs.status_page import NOTHING_WAITS
 
 _LETTERS = 1000
 _COMMAND = "migration-pipeline dead-letters"
@@ -23,15 +25,30 @@ _COMMAND = "migration-pipeline dead-letters"
     tags={"stage": "report"},
     description=(
         "Files that could not be copied and wait for somebody: by class, with what to do about each, and the commands "
-        "that try them again or let their profiles go on without them. Materialize it to look anew."
+        "that try them again or let their profiles go on without them. The sensor fresh_pages keeps it up to date."
     ),
+    check_specs=[dg.AssetCheckSpec(NOTHING_WAITS, asset="dead_letters", description="Does no dead letter wait?")],
 )
-def dead_letters(migration: Migration) -> dg.MaterializeResult[None]:
+def dead_letters(migration: Migration) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
     """List what waits."""
     with migration.ledger() as ledger:
         classes = ledger.overview.letter_classes()
         letters = ledger.overview.dead_letters(waived=False, limit=_LETTERS)
-    return dg.MaterializeResult(metadata=page(classes, letters))
+        planned = bool(ledger.ranges())
+    yield dg.MaterializeResult(metadata=page(classes, letters))
+    passed, summary = judged(classes, planned=planned)
+    yield dg.AssetCheckResult(
+        check_name=NOTHING_WAITS, passed=passed, severity=dg.AssetCheckSeverity.WARN, metadata={"summary": summary}
+    )
+
+
+def judged(classes: Sequence[LetterClass], *, planned: bool) -> tuple[bool, str]:
+    """Whether nothing waits, and that in words."""
+    if not planned:
+        return False, "Nothing is planned yet."
+    waiting = sum(item.waiting for item in classes)
+    parts = [f"{item.waiting:,} {item.outcome}" for item in classes if item.waiting]
+    return not waiting, f"{count(waiting, 'dead letter')}: {', '.join(parts)}." if waiting else "Nothing waits."
 
 
 def page(classes: Sequence[LetterClass], letters: Sequence[DeadLetter]) -> pages.Metadata:
@@ -65,9 +82,16 @@ def _class(item: LetterClass) -> str:
 
 
 def _commands(outcome: Outcome) -> str:
+    """For a terminal, and for the Launchpad."""
     lines = [
         f"{_COMMAND} retry --class {outcome}",
         "# Counts them; with --apply, their profiles go on without them:",
         f"{_COMMAND} waive --class {outcome} --why '…'",
     ]
-    return "\n".join(["```sh", *lines, "```"])
+    pad = [
+        "# Jobs > retry_dead_letters > Launchpad:",
+        f"ops: {{retry_letters: {{config: {{class: {outcome}}}}}}}",
+        "# Jobs > waive_dead_letters > Launchpad. It counts; add apply: true to waive:",
+        f"ops: {{waive_letters: {{config: {{class: {outcome}, why: '…', by: '…'}}}}}}",
+    ]
+    return "\n".join(["```sh", *lines, "```", "", "```yaml", *pad, "```"])

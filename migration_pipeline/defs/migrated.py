@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 
 import dagster as dg
 
+from migration_pipeline.adapters.ledger.overview import RangeTotals
 from migration_pipeline.core.errors import Fatal, RangeBusy, RangeLost, Transient, Unreachable
 from migration_pipeline.core.migrate import RangeReport
 from migration_pipeline.defs import pages
@@ -68,16 +69,16 @@ def partitioned_checks(questions: Mapping[tuple[str, str], str]) -> list[dg.Asse
 NOT_ROLLED_BACK = "not_rolled_back"
 _CHECKS = partitioned_checks(
     {
-        ("database_urls", "no_source_url_left_in_database"): (
-            "Does no profile of the range hold a URL of the source in the database?"
+        ("database_urls", "profiles_left_in_database"): (
+            "It passes at 0: how many profiles of the range still refer to the source in the database?"
         ),
-        ("firebase_urls", "no_source_url_left_in_firebase"): (
-            "Does no profile of the range hold a URL of the source in Firebase?"
+        ("firebase_urls", "profiles_left_in_firebase"): (
+            "It passes at 0: how many profiles of the range still refer to the source in Firebase?"
         ),
         ("migrated_profiles", NOT_ROLLED_BACK): "Do references of the range lead to S3, nobody having rolled it back?",
-        ("migrated_profiles", "every_reference_is_a_verified_file"): (
-            "Is every S3 reference of the range's migrated profiles a file that was verified, or that the app itself "
-            "uploaded to S3?"
+        ("migrated_profiles", "references_not_verified"): (
+            "It passes at 0: how many S3 references of the range's migrated profiles lead to a file of ours that is "
+            "not verified?"
         ),
     }
 )
@@ -109,13 +110,13 @@ def migrated_range(
     except (Fatal, RangeBusy, RangeLost) as error:
         # Trying again by itself would meet the same refusal.
         raise dg.Failure(str(error), allow_retries=False) from None
-    yield from _events(report, context.partition_key)
+    yield from _events(report, context.partition_key, migration.totals(context.partition_key))
     if not report.complete:
         raise dg.Failure(pages.what_is_left(report), metadata=pages.migrated_profiles(report), allow_retries=False)
 
 
 def _events(
-    report: RangeReport, partition: str
+    report: RangeReport, partition: str, totals: RangeTotals
 ) -> Iterator[dg.MaterializeResult[None] | dg.AssetObservation | dg.AssetCheckResult]:
     """A result for each stage where the whole range is complete, else an observation for each.
 
@@ -124,7 +125,7 @@ def _events(
     """
     stages = {
         "file_references": pages.file_references(report),
-        "file_copies": pages.file_copies(report),
+        "file_copies": pages.file_copies(report, totals),
         "database_urls": pages.rewritten(report.database),
         "firebase_urls": pages.rewritten(report.firebase),
         "migrated_profiles": pages.migrated_profiles(report),
@@ -136,9 +137,14 @@ def _events(
             yield dg.MaterializeResult(asset, metadata=shown)
         else:
             yield dg.AssetObservation(asset, metadata=shown, partition=partition)
-    yield check_result("database_urls", "no_source_url_left_in_database", report.confirmed.left_in_database)
-    yield check_result("firebase_urls", "no_source_url_left_in_firebase", report.confirmed.left_in_firebase)
-    yield check_result("migrated_profiles", "every_reference_is_a_verified_file", report.confirmed.unproven)
+    done = report.confirmed
+    for asset, name, number, has_table in (
+        ("database_urls", "profiles_left_in_database", done.left_in_database, True),
+        ("firebase_urls", "profiles_left_in_firebase", done.left_in_firebase, True),
+        ("migrated_profiles", "references_not_verified", done.unproven, False),
+    ):
+        shown = pages.left(report, name, number) if has_table else {name: number}
+        yield dg.AssetCheckResult(passed=not number, asset_key=asset, check_name=name, metadata=shown)
     yield dg.AssetCheckResult(passed=True, asset_key="migrated_profiles", check_name=NOT_ROLLED_BACK)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from migration_pipeline.adapters.ledger.overview import RangeTotals
 from migration_pipeline.core.alert_words import count
 from migration_pipeline.core.migrate import RangeReport
 from migration_pipeline.core.model import REMEDIES, Outcome, Rewritten
@@ -46,17 +47,23 @@ def file_references(report: RangeReport) -> Metadata:
     }
 
 
-def file_copies(report: RangeReport) -> Metadata:
-    """Of the transfer stage."""
+def file_copies(report: RangeReport, totals: RangeTotals) -> Metadata:
+    """Of the transfer stage: what is true of the range, then what this run did. Rates are of files, so of some only."""
     done = report.transferred
     seconds = report.seconds.get("transfer", 0.0)
+    rates = {
+        "files_per_second": round(done.copied / seconds, 1) if seconds else 0.0,
+        "cpu_milliseconds_per_file": round(1000 * done.cpu_seconds / max(1, done.copied), 2),
+    }
     return {
-        "copied": done.copied,
+        "files_in_s3": totals.files_in_s3,
+        "megabytes_in_s3": round(totals.bytes / 1e6, 1),
+        "tries_of_all_runs": totals.tries,
+        "copied_by_this_run": done.copied,
+        "megabytes_by_this_run": round(done.bytes / 1e6, 1),
         "already_there": done.outcomes[Outcome.ALREADY_THERE],
         "failed": done.failed,
-        "megabytes": round(done.bytes / 1e6, 1),
-        "files_per_second": round(done.copied / seconds, 1) if seconds else 0.0,
-        "cpu_milliseconds_per_file": round(1000 * done.cpu_seconds / done.copied, 2) if done.copied else 0.0,
+        **(rates if done.copied else {}),
         "retries": done.retries,
         "source_throttles": done.source_pace.overloads,
         "target_throttles": done.target_pace.overloads,
@@ -94,6 +101,12 @@ def migrated_profiles(report: RangeReport) -> Metadata:
         "paused_seconds": round(report.paused_seconds, 1),
         **table("waiting_profiles", ["profile", "why", "file"], rows),
     }
+
+
+def left(report: RangeReport, name: str, number: int) -> Metadata:
+    """Of a check: how many, and whose they are."""
+    rows = [[str(item.profile_id), item.reason, str(item.file or "")] for item in report.confirmed.waiting]
+    return {name: number, **(table("waiting_profiles", ["profile", "why", "file"], rows) if number else {})}
 
 
 def seconds(report: RangeReport) -> dict[str, Metadata]:

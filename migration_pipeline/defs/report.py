@@ -1,5 +1,6 @@
 """The whole migration at a glance, from the ledger: how far, how fast, what failed, what next."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
 
 
+_CHECK = "every_profile_is_migrated"
+
+
 class ReportConfig(dg.Config):
     """What is written beside the metadata."""
 
@@ -40,16 +44,28 @@ class ReportConfig(dg.Config):
     description=(
         "How far the migration is: profiles, files and bytes over all ranges, and plots of progress, rate, outcomes "
         "and sizes, on one page behind [Show Markdown]. Materialize it whenever you like: it reads the ledger alone. "
-        "With a folder in its config, it writes the report at the end there: one HTML page and Parquet files."
+        "With a folder in its config, it writes the report at the end there: one HTML page and Parquet files. The "
+        "sensor fresh_pages runs it once an hour while something changes, and when all has ended."
     ),
+    check_specs=[
+        dg.AssetCheckSpec(_CHECK, asset="migration_report", description="Is every profile migrated that is planned?")
+    ],
 )
-def migration_report(config: ReportConfig, migration: Migration) -> dg.MaterializeResult[None]:
+def migration_report(
+    config: ReportConfig, migration: Migration
+) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
     """Sum up the ledger."""
     with migration.ledger() as ledger:
-        metadata = report(ledger)
+        metadata, state = report(ledger), summed(ledger.overview.states())
     if config.folder:
         metadata |= _written(migration.write_report(Path(config.folder)))
-    return dg.MaterializeResult(metadata=metadata)
+    yield dg.MaterializeResult(metadata=metadata)
+    yield dg.AssetCheckResult(
+        check_name=_CHECK,
+        passed=state.complete,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"profiles_waiting": state.waiting, "ranges_not_done": len(state.left)},
+    )
 
 
 def _written(kept: Report) -> pages.Metadata:
@@ -85,7 +101,7 @@ def _numbers(ledger: "PostgresLedger", total: Status, states: "Sequence[RangeSta
         "files_copied": total.copied,
         "megabytes": round(total.bytes / 1e6, 1),
         "files_per_second_of_a_worker": round(copied / seconds, 1) if seconds else 0.0,
-        "cpu_seconds": round(sum(total.cpu_seconds.values()), 1),
+        "cpu_seconds_of_the_newest_runs": round(sum(total.cpu_seconds.values()), 1),
         "dead_letters_waiting": sum(item.waiting for item in letters),
         "dead_letters_waived": sum(item.waived for item in letters),
     }

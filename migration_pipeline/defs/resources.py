@@ -9,6 +9,7 @@ import dagster as dg
 
 from migration_pipeline import cutover as cutting_over
 from migration_pipeline import inventory, planning, upkeep
+from migration_pipeline.adapters.ledger.overview import RangeTotals
 from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
 from migration_pipeline.core.audit import Audited
 from migration_pipeline.core.control import Say
@@ -30,7 +31,7 @@ from migration_pipeline.planning import Planned
 from migration_pipeline.report.archive import Archived, archive
 from migration_pipeline.report.writing import Report, write
 from migration_pipeline.settings import Retention, Settings, load
-from migration_pipeline.standing import keep_metrics, look
+from migration_pipeline.standing import Shown, keep_metrics, look
 from migration_pipeline.stores import copy_limits, open_index, open_ledger, open_stores
 
 
@@ -56,6 +57,11 @@ class Migration(dg.ConfigurableResource):  # type: ignore[type-arg] # the resour
             self._refuse_rolled_back(settings, range_key)
         with open_stores(settings) as stores:
             return migrate_range(range_key, stores, copy_limits(settings), say=say)
+
+    def totals(self, range_key: str) -> RangeTotals:
+        """What is true of a range's files, over all runs."""
+        with self.ledger() as ledger:
+            return ledger.overview.totals(range_key)
 
     def _refuse_rolled_back(self, settings: Settings, range_key: str) -> None:
         with closing(open_ledger(settings)) as ledger:
@@ -157,6 +163,10 @@ class Migration(dg.ConfigurableResource):  # type: ignore[type-arg] # the resour
     def roll_back(self, range_key: str, *, by: str, why: str, without_queries: bool) -> RolledBack:
         """Re-point a range's references to the source."""
         return upkeep.roll_back(load(), range_key, by=by, why=why, without_queries=without_queries)
+
+    def standing(self) -> Shown:
+        """How the migration stands, in all; see `standing.look`."""
+        return look(load())
 
     def cutover(self) -> Stand:
         """How far the cut-over is, and what holds it."""

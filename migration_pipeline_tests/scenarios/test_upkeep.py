@@ -166,7 +166,7 @@ def test_the_cut_over_is_shown_and_entered_from_the_ui(migrated: Migrated) -> No
         assert "is no phase" in told(enter_job, "enter", phase="nonsense")
         shown = dg.materialize([cutover], instance=instance, resources={"migration": Migration()})
         metadata = shown.asset_materializations_for_node("cutover")[0].metadata
-        assert (metadata["phase"].value, metadata["held_by"].value) == ("uploads_switched", 1)
+        assert (metadata["phase"].value, metadata["holds_left"].value) == ("uploads_switched", 1)
         assert "as a trial" in str(metadata["holds"].value)
         (check,) = shown.get_asset_check_evaluations()
         assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)

@@ -83,6 +83,20 @@ class RangeState(NamedTuple):
     done_at: datetime | None
 
 
+class RangeTotals(NamedTuple):
+    """What is true of the files that a range's profiles need now, whichever runs did it.
+
+    Attributes:
+        files_in_s3: verified.
+        bytes: of these.
+        tries: of all of them, over all runs.
+    """
+
+    files_in_s3: int = 0
+    bytes: int = 0
+    tries: int = 0
+
+
 class ProgressRow(NamedTuple):
     """What all runs together did in some stretch of time.
 
@@ -145,6 +159,17 @@ class Overview:
     def states(self) -> Sequence[RangeState]:
         """Every range with its newest counters, in id order."""
         return [RangeState(*row) for row in self._query(f"SELECT {_RANGE_COLUMNS} FROM {{s}}.ranges ORDER BY range_id")]  # noqa: S608 - of a constant
+
+    def totals(self, range_key: str) -> RangeTotals:
+        """Over all runs of a range."""
+        rows = self._query(
+            "SELECT count(*) FILTER (WHERE outcome IN ('copied', 'already_there')),"
+            " coalesce(sum(size_bytes) FILTER (WHERE outcome IN ('copied', 'already_there')), 0)::bigint,"
+            " coalesce(sum(attempts), 0)::bigint FROM {s}.files WHERE file_id IN (SELECT file_id FROM {s}.wanted"
+            " WHERE dropped_at IS NULL AND range_id = (SELECT range_id FROM {s}.ranges WHERE key = %s))",
+            [range_key],
+        )
+        return RangeTotals(*rows[0]) if rows else RangeTotals()
 
     def dead_letters(
         self,
