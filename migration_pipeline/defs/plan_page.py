@@ -1,9 +1,12 @@
 """What people see of a plan in the UI."""
 
+import dagster as dg
+
 from migration_pipeline.core.estimate import Estimate, Million
 from migration_pipeline.core.sample import SampledFiles
 from migration_pipeline.core.urls import UrlKind
 from migration_pipeline.defs import pages
+from migration_pipeline.defs.status_page import span
 from migration_pipeline.planning import Planned
 
 
@@ -35,13 +38,30 @@ def plan_page(planned: Planned, expected: Estimate, files: SampledFiles) -> page
         "target_requests": expected.requests.target_writes + expected.requests.target_reads,
         "cost_once": round(expected.cost.once, 2),
         "cost_a_month": round(expected.cost.storage_a_month, 2),
-        "hours_of_work": round(expected.seconds / 3600, 2),
-        "speed": expected.speed.why,
+        "duration": f"about {span(expected.seconds)} of work",
+        "seconds_of_work": round(expected.seconds),
+        "speed": f"{expected.speed.files:,.0f} files a second by all workers together; {expected.speed.why} workers"
+        if expected.speed.why[-1:].isdigit()
+        else f"{expected.speed.files:,.0f} files a second by all workers together; {expected.speed.why}",
         "rows_to_write": expected.rows,
         "documents_to_write": expected.documents,
+        "meaning": dg.MetadataValue.md(pages.markdown(["figure", "unit and meaning"], _MEANING)),
         **pages.table("cost_per_million_files", ["what", "how much", "cost"], _million(expected.million)),
         **pages.table("examples", ["what", "where"], examples),
     }
+
+
+_MEANING = [
+    ["largest_range, smallest_range", "profiles"],
+    ["sampled_profiles, sampled_files", "how many were looked at for the estimate; the rest is in proportion"],
+    ["files", "different blobs to copy; several references may name one"],
+    ["files_off_by_percent", "standard error of that: two times out of three it is off by less"],
+    ["gigabytes", "10⁹ bytes to copy"],
+    ["source_requests, target_requests", "that the stores will charge for"],
+    ["cost_once, cost_a_month", "in the currency that the settings `prices.*` are given in; a month is storage in S3"],
+    ["duration, seconds_of_work", "of all workers together, pauses aside; an assumption until ranges have run"],
+    ["rows_to_write, documents_to_write", "rows of the database, documents of Firebase that hold such a reference"],
+]
 
 
 def _million(each: Million | None) -> list[list[str]]:

@@ -33,9 +33,10 @@ profile_ranges_partitions = dg.DynamicPartitionsDefinition(name="profile_ranges"
 def profile_ranges(context: dg.AssetExecutionContext, migration: Migration) -> dg.MaterializeResult[None]:
     """Plan ranges and register them as partitions, in id order."""
     planned = migration.plan()
-    register(context.instance, planned.keys)
+    dropped = register(context.instance, planned.keys)
     set_workers(context.instance, migration.workers)
-    return dg.MaterializeResult(metadata=plan_page(planned, *migration.estimate(planned)))
+    unknown = pages.table("partitions_dropped", ["no planned range has this name"], [[key] for key in dropped])
+    return dg.MaterializeResult(metadata=plan_page(planned, *migration.estimate(planned)) | unknown)
 
 
 plan_job = dg.define_asset_job(
@@ -45,12 +46,22 @@ plan_job = dg.define_asset_job(
 )
 
 
-def register(instance: dg.DagsterInstance, keys: Sequence[str]) -> None:
-    """Make partitions of all planned ranges, and not only of new ones.
+def register(instance: dg.DagsterInstance, keys: Sequence[str]) -> list[str]:
+    """Make partitions of all planned ranges, and of nothing else; return the keys that were dropped.
 
-    A plan cut off between the ledger and here is so mended by the next; keys that exist already are left alone.
+    A plan cut off between the ledger and here is so mended by the next; keys that exist already are left alone. "Add a
+    partition" in the UI takes any name, which no run could ever turn green.
+
+    Args:
+        instance: whose partitions they are.
+        keys: of every range that the ledger knows.
     """
-    instance.add_dynamic_partitions(str(profile_ranges_partitions.name), list(keys))
+    name = str(profile_ranges_partitions.name)
+    instance.add_dynamic_partitions(name, list(keys))
+    unknown = sorted(set(instance.get_dynamic_partitions(name)) - set(keys))
+    for key in unknown:
+        instance.delete_dynamic_partition(name, key)
+    return unknown
 
 
 def show_plan(instance: dg.DagsterInstance, planned: Planned, expected: Estimate, files: SampledFiles) -> None:

@@ -9,7 +9,9 @@ import pytest
 from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
 from migration_pipeline.definitions import defs
 from migration_pipeline.defs.groups import CUTOVER, HOUSEKEEPING, MIGRATE, PLAN, VERIFY
+from migration_pipeline.defs.ranges import register
 from migration_pipeline_tests.defs.clicks import STAGES
+from migration_pipeline_tests.defs.conftest import KEY
 
 GROUPS = {
     PLAN: {"source_inventory", "profile_ranges"},
@@ -100,3 +102,11 @@ def test_orphans_that_are_to_be_left_are_nothing_to_fail_for(
     assert done.success
     (made,) = done.asset_materializations_for_node("orphan_copies")
     assert made.metadata["summary"].value == 'Nothing to do: inventory.orphans is "leave", not "copy".'
+
+
+def test_partitions_that_no_range_has_go_with_the_next_plan(instance: dg.DagsterInstance) -> None:
+    """Somebody clicked "Add a partition"."""
+    instance.add_dynamic_partitions("profile_ranges", ["a typo"])
+    assert register(instance, [KEY, "0000000010-0000000019"]) == ["a typo"]
+    assert list(instance.get_dynamic_partitions("profile_ranges")) == [KEY, "0000000010-0000000019"]
+    assert register(instance, [KEY, "0000000010-0000000019"]) == []
