@@ -288,7 +288,8 @@ def test_the_report_holds_numbers_and_pictures(desk: Desk) -> None:
     assert numbers == {
         "ranges": 4, "ranges_done": 1, "ranges_at_work": 1, "ranges_with_profiles_left": 1, "profiles_migrated": 16,
         "profiles_with_nothing_to_move": 3, "profiles_waiting": 1, "files_copied": 20, "megabytes": 0.1,
-        "files_per_second_of_a_worker": 1.0, "cpu_seconds_of_the_newest_runs": 20.0, "dead_letters_waiting": 1, "dead_letters_waived": 0,
+        "files_per_second_of_a_worker": 1.0, "cpu_seconds_of_the_newest_runs": 20.0,
+        "dead_letters_waiting": 1, "dead_letters_waived": 0,
     }  # fmt: skip
     text = page["report"].value
     pictures = [base64.b64decode(found).decode() for found in re.findall(r"svg\+xml;base64,([^)]+)\)", text)]

@@ -28,7 +28,8 @@ class DagsterUi:
     """The running UI and daemon."""
 
     def __init__(self, port: int) -> None:
-        self._url = f"http://127.0.0.1:{port}/graphql"
+        self.url = f"http://127.0.0.1:{port}"
+        self._url = f"{self.url}/graphql"
 
     def ask(self, query: str, **variables: Any) -> Any:
         body = json.dumps({"query": query, "variables": variables}).encode()

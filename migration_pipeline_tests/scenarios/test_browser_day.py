@@ -1,0 +1,328 @@
+"""An operator's whole day by clicks in a real browser: nothing here asks Dagster for a run in any other way.
+
+`dagster dev` runs over a small app with bad files. What a click did is judged by the ledger, by Dagster's own records
+and by what a webhook was told. With `DAY_SCREENSHOTS` set to a folder, the pages that docs/operating.md shows are kept
+there.
+"""
+
+import json
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import psycopg
+import pytest
+from playwright.sync_api import Locator, Page
+
+from migration_pipeline.sandbox import Sandbox
+from migration_pipeline.sandbox.app import AppSize
+from migration_pipeline.settings import load
+from migration_pipeline.stores import open_ledger
+from migration_pipeline_tests import browser
+from migration_pipeline_tests.scenarios.alert_servers import Webhook
+from migration_pipeline_tests.scenarios.conftest import World, flagged, new_world
+from migration_pipeline_tests.scenarios.dagster_ui import DagsterUi, dagster_dev, wait_for
+from migration_pipeline_tests.scenarios.test_operator_day import statuses
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(not browser.available(), reason=browser.UNAVAILABLE),
+]
+
+APP = AppSize(profiles=24, photos_per_profile=1, scale=0.002)
+PATIENCE = 180.0  # seconds; a slow machine is not what is tried here
+LOCATION = "/locations/migration_pipeline"
+
+
+@dataclass
+class Operator:
+    """Somebody at the browser. Every click is counted, by task."""
+
+    page: Page
+    ui: DagsterUi
+    world: World
+    webhook: Webhook
+    clicks: Counter[str] = field(default_factory=Counter)
+    task: str = ""
+
+    def click(self, what: Locator) -> None:
+        what.click(timeout=PATIENCE * 1000)
+        self.clicks[self.task] += 1
+
+    def button(self, name: str) -> Locator:
+        return self.page.get_by_role("button", name=re.compile(f"^{name}")).last
+
+    def text(self, text: str) -> Locator:
+        return self.page.get_by_text(text, exact=True).last
+
+    def begin(self, task: str, path: str = "/overview") -> None:
+        """A task, from the page where it begins."""
+        self.task = task
+        self.page.goto(self.ui.url + path)
+
+    def job(self, name: str) -> None:
+        """Jobs > the job."""
+        self.click(self.page.get_by_role("link", name="Jobs", exact=True))
+        self.click(self.page.get_by_role("link", name=name, exact=True))
+
+    def launch(self, job: str, config: str) -> None:
+        """Jobs > the job > Launchpad, with this config typed over the one that is shown, > Launch Run."""
+        self.begin(job)
+        self.job(job)
+        self.click(self.page.get_by_role("tab", name="Launchpad").or_(self.text("Launchpad")).last)
+        self.type_config(config)
+        self.click(self.button("Launch Run"))
+
+    def type_config(self, config: str) -> None:
+        editor = self.page.locator(".CodeMirror").last
+        editor.wait_for(timeout=PATIENCE * 1000)
+        self.click(editor)
+        self.page.keyboard.press("Control+a")
+        self.page.keyboard.insert_text(config)
+
+    def sees(self, text: str) -> None:
+        self.page.get_by_text(text).first.wait_for(timeout=PATIENCE * 1000)
+
+    def shot(self, name: str) -> None:
+        if folder := os.environ.get("DAY_SCREENSHOTS"):
+            self.page.wait_for_timeout(2000)  # what slides in has come to rest
+            self.page.screenshot(path=Path(folder, f"{name}.png"))
+
+    def ledger(self, ask: Callable[[Any], Any]) -> Any:
+        with patch.dict(os.environ, self.world.environment), closing(open_ledger(load())) as ledger:
+            return ask(ledger)
+
+
+@pytest.fixture(scope="module")
+def operator(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    world = new_world(sandbox, tmp_path_factory.mktemp("day"), APP, profiles_per_range=8)
+    webhook = Webhook()
+    with ExitStack() as stack:
+        stack.callback(webhook.close)
+        ui = stack.enter_context(
+            dagster_dev(
+                world, ALERT_URLS=webhook.url, MIGRATION_ALERTS__UI_URL="http://127.0.0.1:3000",
+                MIGRATION_ALERTS__FREE_DISK_GIGABYTES="0",
+            )
+        )  # fmt: skip
+        # The npm package's Chromium takes the language of a machine without one for "en-US@posix".
+        opened = stack.enter_context(
+            browser.open_browser(locale="en-US", timezone_id="UTC", viewport={"width": 1400, "height": 900})
+        )
+        page = opened.pages[0]
+        page.set_default_timeout(PATIENCE * 1000)
+        operator = Operator(page, ui, world, webhook)
+        yield operator
+        page.screenshot(path=world.folder / "last.png")  # where it failed, if it did
+
+
+def newest_backfill(ui: DagsterUi) -> str:
+    query = "{ partitionBackfillsOrError(limit: 1) { ... on PartitionBackfills { results { id } } } }"
+    found = ui.ask(query)["partitionBackfillsOrError"]["results"]
+    return str(found[0]["id"]) if found else ""
+
+
+def a_backfill_ends(operator: Operator, launch: Callable[[], None]) -> str:
+    """What the clicks launched, once it has ended; it must be a new one."""
+    before = newest_backfill(operator.ui)
+    launch()
+    wait_for(lambda: newest_backfill(operator.ui) != before, PATIENCE)
+    backfill = newest_backfill(operator.ui)
+    wait_for(lambda: operator.ui.ended(backfill), PATIENCE)
+    return backfill
+
+
+def newest_run(ui: DagsterUi) -> dict[str, Any]:
+    query = "{ runsOrError(limit: 1) { ... on Runs { results { id status pipelineName } } } }"
+    found = ui.ask(query)["runsOrError"]["results"]
+    return dict(found[0]) if found else {}
+
+
+def ended_run(operator: Operator, launch: Callable[[], None]) -> dict[str, Any]:
+    """The run that the clicks launched, once it has ended."""
+    before = newest_run(operator.ui).get("id")
+    launch()
+    wait_for(lambda: newest_run(operator.ui).get("id") != before, PATIENCE)
+    wait_for(lambda: newest_run(operator.ui)["status"] in ("SUCCESS", "FAILURE"), PATIENCE)
+    return newest_run(operator.ui)
+
+
+def test_the_day(operator: Operator) -> None:
+    day = Day(operator)
+    day.plan()
+    day.migrate()
+    day.find_the_reason()
+    day.run_again_what_failed()
+    day.pause_and_resume()
+    day.limit()
+    day.waive()
+    day.roll_back()
+    day.alerts_arrived()
+    day.report()
+    for task, clicks in operator.clicks.items():
+        print(f"{clicks:3} clicks: {task}")  # noqa: T201 - a figure for the docs
+    assert operator.clicks["migrate everything"] == 5
+    assert operator.clicks["run again what failed"] <= 5
+    assert operator.clicks["why a range is red"] <= 2
+
+
+class Day:
+    """Its tasks, in the order in which they come up."""
+
+    def __init__(self, operator: Operator) -> None:
+        self.op = operator
+        self.red: set[str] = set()
+        self.backfill = ""
+
+    def plan(self) -> None:
+        op = self.op
+        op.begin("plan")
+        op.job("plan")
+        op.click(op.button("Materialize all"))
+        wait_for(lambda: bool(op.ui.assets()["migrated_profiles"]), PATIENCE)
+
+    def migrate(self) -> None:
+        op = self.op
+
+        def launch() -> None:
+            op.begin("migrate everything")
+            op.job("migrate")
+            op.click(op.button("Materialize all"))
+            op.click(op.text("All"))
+            op.shot("launch")
+            op.click(op.button("Launch backfill"))
+
+        self.backfill = a_backfill_ends(op, launch)
+        green, self.red = statuses(op.ui)
+        assert green
+        assert self.red
+        for stage in ("file_references", "file_copies", "database_urls", "firebase_urls"):
+            assert statuses(op.ui, stage) == (green, self.red), stage
+
+    def find_the_reason(self) -> None:
+        op, red = self.op, min(self.red)
+        op.begin("why a range is red", "/assets/migrated_profiles?view=partitions")
+        op.click(op.text(red))
+        op.shot("partitions")
+        op.click(op.text("View logs"))
+        op.sees("not migrated:")
+        op.shot("failed_run")
+
+    def run_again_what_failed(self) -> None:
+        op = self.op
+
+        def failed() -> None:
+            op.begin("run again what failed")
+            op.job("migrate")
+            op.click(op.button("Materialize all"))
+            op.click(op.text("Failed"))
+            op.click(op.page.get_by_role("button", name=re.compile("^Launch (backfill|run)$")).last)
+
+        def of_the_backfill() -> None:
+            op.begin("run again what a backfill left", f"/runs/b/{self.backfill}")
+            op.sees("migrated_profiles")
+            op.shot("backfill")
+            op.click(op.page.get_by_role("button", name=re.compile("Re-execute")).first)
+            op.click(op.page.get_by_text(re.compile("[Ff]rom failure")).last)
+
+        before = self._tries()
+        a_backfill_ends(op, failed)
+        once = self._tries()
+        assert all(once[name] == tried + 1 for name, tried in before.items())
+        a_backfill_ends(op, of_the_backfill)
+        assert all(tried == once[name] + 1 for name, tried in self._tries().items())
+        assert statuses(op.ui)[1] == self.red
+
+    def pause_and_resume(self) -> None:
+        op = self.op
+        began = time.monotonic()
+        op.launch("pause", "ops: {pause_runs: {config: {why: the app is slow, by: ann}}}")
+        clicked = time.monotonic()
+        wait_for(lambda: op.ledger(lambda it: it.control.said().paused_why) == "the app is slow", PATIENCE)
+        print(f"paused {time.monotonic() - clicked:.1f} s after the click, {clicked - began:.1f} s of clicks")  # noqa: T201 - as above
+        wait_for(lambda: "the app is slow" in self._observed()["now"], PATIENCE)
+        op.begin("is it paused?", "/assets/migration_status?view=events")
+        op.sees("paused by ann: the app is slow")
+        op.shot("status")
+        run = ended_run(op, lambda: op.launch("resume", "ops: {resume_runs: {config: {by: ann}}}"))
+        assert run["status"] == "SUCCESS"
+        assert op.ledger(lambda it: it.control.said().paused_why) is None
+
+    def limit(self) -> None:
+        op = self.op
+        refused = ended_run(op, lambda: op.launch("limits", "ops: {limit_runs: {config: {by: ann}}}"))
+        assert refused["status"] == "FAILURE"
+        given = "ops: {limit_runs: {config: {by: ann, requests_per_second: 200}}}"
+        assert ended_run(op, lambda: op.launch("limits", given))["status"] == "SUCCESS"
+        assert op.ledger(lambda it: it.control.said().limits.requests_per_second) == 200
+
+    def waive(self) -> None:
+        op = self.op
+        dry = "ops: {waive_letters: {config: {class: source_missing, why: lost years ago, by: ann}}}"
+        assert ended_run(op, lambda: op.launch("waive_dead_letters", dry))["status"] == "SUCCESS"
+        waived = "SELECT count(*) FROM migration.files WHERE waived_at IS NOT NULL"
+        assert self._ask(waived) == [(0,)]
+        ended_run(op, lambda: op.launch("waive_dead_letters", dry.replace("by: ann", "by: ann, apply: true")))
+        assert self._ask(waived) == [(1,)]
+
+    def roll_back(self) -> None:
+        op, green = self.op, min(statuses(self.op.ui)[0])
+        before = flagged(op.world)
+
+        def launch() -> None:
+            op.begin("roll a range back")
+            op.job("rollback")
+            op.click(op.button("Materialize all"))
+            op.page.get_by_placeholder(re.compile("Select a partition")).fill(green)
+            op.page.keyboard.press("Enter")
+            op.click(op.text("Config"))
+            op.type_config("ops: {rolled_back_ranges: {config: {by: ann, why: a trial, apply: true}}}")
+            op.click(op.page.get_by_role("button", name=re.compile("^Launch (backfill|run)$")).last)
+
+        launch()
+        wait_for(lambda: flagged(op.world) < before, PATIENCE)
+
+    def alerts_arrived(self) -> None:
+        webhook = self.op.webhook
+        wait_for(lambda: any("failed" in item["title"] for item in webhook.got), PATIENCE)
+        failed = next(item for item in webhook.got if "failed" in item["title"])
+        assert "not migrated:" in failed["title"]
+        assert "Link: http://127.0.0.1:3000/runs/" in failed["message"]
+        if folder := os.environ.get("DAY_SCREENSHOTS"):
+            Path(folder, "alerts.json").write_text(json.dumps(webhook.got, indent=1), encoding="utf-8")
+
+    def report(self) -> None:
+        op = self.op
+        op.begin("report", "/assets/migration_report?view=events")
+        op.click(op.button("Materialize"))
+        op.sees("files_copied")
+        op.shot("report")
+        op.begin("dead letters", "/assets/dead_letters?view=events")
+        op.sees("waiting")
+        op.click(op.page.get_by_text("[Show Markdown]").first)
+        op.shot("dead_letters")
+
+    def _ask(self, text: str) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.op.world.places.database_url) as connection:
+            return connection.execute(text.encode()).fetchall()
+
+    def _tries(self) -> dict[str, int]:
+        failed = "outcome NOT IN ('copied', 'already_there')"
+        return dict(self._ask(f"SELECT blob, attempts FROM migration.files WHERE {failed}"))
+
+    def _observed(self) -> dict[str, str]:
+        query = (
+            "query ($key: AssetKeyInput!) { assetNodes(assetKeys: [$key]) { assetObservations(limit: 1) {"
+            " metadataEntries { label ... on TextMetadataEntry { text } } } } }"
+        )
+        (node,) = self.op.ui.ask(query, key={"path": ["migration_status"]})["assetNodes"]
+        entries = [entry for made in node["assetObservations"] for entry in made["metadataEntries"]]
+        return {"now": ""} | {entry["label"]: entry.get("text", "") for entry in entries}
