@@ -38,6 +38,13 @@ class Severity(StrEnum):
     CRITICAL = "critical"
 
 
+_WHEN: Mapping[Severity, str] = {
+    Severity.INFO: "for you to know",
+    Severity.WARNING: "it can wait until the morning",
+    Severity.CRITICAL: "look at it now",
+}
+
+
 class Alert(NamedTuple):
     """Something that a human has to know. All texts are plain; names in them went through `shown`.
 
@@ -68,10 +75,10 @@ class Alert(NamedTuple):
     def body(self) -> str:
         """What, where, since when, how bad, what to do, and the link."""
         lines = {
-            "What": f"{self.what}.",
+            "What": f"{self.what}.".replace(".`.", "`."),
             "Where": self.where,
             "Since": f"{self.since:%Y-%m-%d %H:%M %Z}",
-            "How bad": f"{self.severity}. {self.how_bad}",
+            "How bad": f"{self.severity}: {_WHEN[self.severity]}. {self.how_bad}",
             "What to do": self.what_to_do,
             "Link": self.link,
             "As of": f"{self.at:%Y-%m-%d %H:%M:%S %Z}",

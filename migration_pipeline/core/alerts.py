@@ -104,14 +104,16 @@ def _dead_letters(now: Situation, kept: Any) -> Judged:  # noqa: ANN401 - JSON
 def _dead_letters_alert(now: Situation, worse: Sequence[Outcome], since: str) -> Alert:
     total = sum(letters.waiting for letters in now.letters.values())
     classes = ", ".join(f"{thousands(now.letters[name].waiting)} `{name}`" for name in worse)
-    examples = [name for outcome in worse for name in now.letters[outcome].examples]
+    risen = "" if total == sum(now.letters[name].waiting for name in worse) else "; risen"
+    examples = [f"{outcome}: {name}" for outcome in worse for name in now.letters[outcome].examples]
     return now.alert(
         Kind.DEAD_LETTERS,
         Severity.WARNING,
-        f"Dead letters: {thousands(total)} wait; new, or twice as many as told: {classes}",
+        f"{count(total, 'file')} cannot be copied{risen}: {classes}",
         where=listed(examples),
         since=datetime.fromisoformat(since),
-        how_bad="Profiles that need these files wait with their old, working URLs; everybody else is migrated.",
+        how_bad="Profiles that need these files keep their old URLs, which lead where they led before. All other "
+        "profiles go on.",
         what_to_do=" ".join(f"`{name}`: {REMEDIES[name]}" for name in worse)
         + " `migration-pipeline dead-letters list` lists them; waive those that cannot be mended.",
         path="assets/dead_letters",
@@ -126,11 +128,12 @@ def _breaker(now: Situation, kept: Any) -> Judged:  # noqa: ANN401 - JSON
     alert = now.alert(
         Kind.BREAKER,
         Severity.CRITICAL,
-        "The breaker paused the migration",
-        where="all runs",
+        "The migration paused itself, for too many files fail",
+        where="all runs, by the breaker (control.breaker_share)",
         since=now.pause.at,
         how_bad=f"Nothing moves any more: {shown(now.pause.why)}. Users notice nothing.",
-        what_to_do="Look at the newest dead letters and at the stores, then `migration-pipeline resume`.",
+        what_to_do="Open the link: which files failed newly, and why? Does the store that it names answer? Then "
+        "resume: Jobs > `resume`, or `migration-pipeline resume`.",
         path="assets/dead_letters",
     )
     return alert if kept != trip else None, trip

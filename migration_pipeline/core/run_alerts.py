@@ -123,7 +123,7 @@ def dead_backfill(now: Situation, kept: Any) -> Judged:  # noqa: ANN401 - JSON
         "end. Users notice nothing.",
         what_to_do=(
             "Wait five minutes: the sensor `watchdog` asks once for ranges that are not migrated. If nothing runs "
-            "then, launch a new backfill: Jobs > `migrate` > Materialize, choose Failed and Missing."
+            "then, launch a new backfill: Jobs > `migrate` > Materialize all > Failed and missing."
             if again
             else "Launch it again: nothing does that by itself."
         ),
@@ -148,7 +148,7 @@ def stalled(now: Situation, kept: Any) -> Judged:  # noqa: ANN401 - JSON
     alert = now.alert(
         Kind.STALLED,
         Severity.CRITICAL,
-        f"Nothing has moved for {(now.now - moved).total_seconds() / 60:.0f} minutes",
+        f"The migration has stood still for {(now.now - moved).total_seconds() / 60:.0f} minutes",
         where=f"backfill {shown(now.backfill.id)}",
         since=moved,
         how_bad="A backfill is at work, and no file and no range has ended. Users notice nothing.",

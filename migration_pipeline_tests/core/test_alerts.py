@@ -163,15 +163,15 @@ def test_a_backfill_that_dagster_gave_up_is_told_once_and_the_next_one_too() -> 
 def test_dead_letters_are_told_by_class_and_again_when_a_class_is_new_or_twice_as_large() -> None:
     watch = Watch()
     (alert,) = watch.look(**letters(source_missing=3))
-    assert alert.what == "Dead letters: 3 wait; new, or twice as many as told: 3 `source_missing`"
+    assert alert.what == "3 files cannot be copied: 3 `source_missing`"
     assert alert.severity is Severity.WARNING
     assert "Restore the blob" in alert.what_to_do
-    assert "`photos/a.jpg`" in alert.where
+    assert "`source_missing: photos/a.jpg`" in alert.where
     assert watch.look(**letters(source_missing=5)) == []
     assert watch.kinds(**letters(source_missing=6)) == ["dead_letters"]
     assert watch.look(**letters(source_missing=11)) == []
     (alert,) = watch.look(**letters(source_missing=11, source_changed=1))
-    assert alert.what == "Dead letters: 12 wait; new, or twice as many as told: 1 `source_changed`"
+    assert alert.what == "12 files cannot be copied; risen: 1 `source_changed`"
     assert alert.since == NOON + timedelta(minutes=1)
 
 
@@ -206,7 +206,7 @@ def test_a_backfill_is_stalled_when_nothing_moved_for_long_enough() -> None:
     assert watch.look(after=14, **begun) == []
     (alert,) = watch.look(**begun)
     assert (alert.kind, alert.severity, alert.since) == (Kind.STALLED, Severity.CRITICAL, NOON)
-    assert alert.what == "Nothing has moved for 15 minutes"
+    assert alert.what == "The migration has stood still for 15 minutes"
     assert watch.look(after=60, **begun) == []
     moved = begun | {"moved_at": watch.now}
     assert watch.look(after=14, **moved) == []
@@ -320,7 +320,7 @@ def test_a_ledger_that_is_away_for_a_moment_is_not_told() -> None:
 def test_an_alert_says_everything_and_is_the_same_after_it_waited() -> None:
     watch = Watch()
     (alert,) = watch.look(ui_url="https://dagster.example.com", **letters(source_missing=1))
-    assert alert.title == ("[warning] Migration: Dead letters: 1 wait; new, or twice as many as told: 1 source_missing")
+    assert alert.title == ("[warning] Migration: 1 file cannot be copied: 1 source_missing")
     names = [line.split(":")[0] for line in alert.body.splitlines()]
     assert names == ["What", "Where", "Since", "How bad", "What to do", "Link", "As of"]
     assert "Link: https://dagster.example.com/assets/dead_letters" in alert.body

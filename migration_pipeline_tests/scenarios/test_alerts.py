@@ -117,22 +117,22 @@ def test_a_run_whose_retry_will_not_come_after_all_is_told(busy_office: Office) 
 def test_dead_letters_are_told_by_class_waived_ones_aside(office: Office) -> None:
     office.letters(1, 2)
     (title,) = office.told()
-    assert title == "Dead letters: 2 wait; new, or twice as many as told: 2 source_missing"
+    assert title == "2 files cannot be copied: 2 source_missing"
     assert office.told() == []
     office.letters(3, outcome=Outcome.DIGEST_MISMATCH)
-    assert office.told() == ["Dead letters: 3 wait; new, or twice as many as told: 1 digest_mismatch"]
+    assert office.told() == ["3 files cannot be copied; risen: 1 digest_mismatch"]
     office.letters(4, 5)
-    assert office.told() == ["Dead letters: 5 wait; new, or twice as many as told: 4 source_missing"]
+    assert office.told() == ["5 files cannot be copied; risen: 4 source_missing"]
     office.ledger.query("UPDATE {s}.files SET waived_at = now(), waived_by = 'ana', waived_why = 'gone for good'")
     assert office.told() == []
     office.letters(6)
     (title,) = office.told()
-    assert title == "Dead letters: 1 wait; new, or twice as many as told: 1 source_missing"
+    assert title == "1 file cannot be copied: 1 source_missing"
 
 
 def test_a_breaker_that_trips_is_told_each_time(office: Office) -> None:
     office.ledger.control.pause(by="breaker", why="too many files fail")
-    assert office.told() == ["The breaker paused the migration"]
+    assert office.told() == ["The migration paused itself, for too many files fail"]
     assert office.told() == []
     office.ledger.control.resume(by="ana")
     assert office.told() == []
@@ -140,20 +140,20 @@ def test_a_breaker_that_trips_is_told_each_time(office: Office) -> None:
     assert office.told() == []
     office.ledger.control.resume(by="ana")
     office.ledger.control.pause(by="breaker", why="too many files fail")
-    assert office.told() == ["The breaker paused the migration"]
+    assert office.told() == ["The migration paused itself, for too many files fail"]
 
 
 def test_a_backfill_that_does_not_move_is_told(busy_office: Office) -> None:
     busy_office.launch(begun=datetime.now(UTC) - timedelta(minutes=60))
     assert busy_office.told(MIGRATION_CONTROL__WINDOWS='["mon-sun 00:00-00:01", "mon-sun 00:00-24:00"]') == [
-        "Nothing has moved for 60 minutes"
+        "The migration has stood still for 60 minutes"
     ]
     assert busy_office.told() == []
     busy_office.move(minutes_ago=5)
     assert busy_office.told() == []
     busy_office.ledger.query("DELETE FROM {s}.progress")
     busy_office.move(minutes_ago=20)
-    assert busy_office.told() == ["Nothing has moved for 20 minutes"]
+    assert busy_office.told() == ["The migration has stood still for 20 minutes"]
     busy_office.finish(busy_office.keys[0])
     assert busy_office.told() == []
 
@@ -183,7 +183,9 @@ def test_a_backfill_that_is_paused_is_not_stalled(busy_office: Office) -> None:
     busy_office.ledger.remember(STATE, {"told": {}, "waiting": {}})
     assert busy_office.told(MIGRATION_CONTROL__PAUSE_WHILE=query) == []
     busy_office.ledger.remember(STATE, {"told": {}, "waiting": {}})
-    assert busy_office.told(MIGRATION_CONTROL__PAUSE_WHILE="SELECT false") == ["Nothing has moved for 60 minutes"]
+    assert busy_office.told(MIGRATION_CONTROL__PAUSE_WHILE="SELECT false") == [
+        "The migration has stood still for 60 minutes"
+    ]
 
 
 def test_late_references_are_told_again_when_twice_as_many(office: Office) -> None:
@@ -251,7 +253,7 @@ def test_a_channel_that_is_away_gets_its_alerts_later_and_the_other_none_twice(o
     if away == "closed":
         office.webhook.open()
     office.tick()
-    assert [title.split()[2] for title in office.webhook.titles()] == ["Dead", "The"]
+    assert [title.split()[2] for title in office.webhook.titles()] == ["1", "The"]
     assert office.mailbox.titles() == []
     assert office.told() == []
 
@@ -318,7 +320,7 @@ def test_names_that_users_made_up_arrive_harmless(office: Office) -> None:
     office.tick()
     (hook,), (mail,) = office.webhook.got, office.mailbox.got
     for text in (hook["message"], mail.get_content()):
-        assert "`photos/1 %3C%21channel%3E %5Bx%5D(y).jpg`" in text
+        assert "`source_missing: photos/1 %3C%21channel%3E %5Bx%5D(y).jpg`" in text
         assert "<!channel>" not in text
         assert "no such blob" not in text
 
