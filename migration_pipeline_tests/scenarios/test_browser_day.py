@@ -32,7 +32,7 @@ from migration_pipeline_tests.scenarios.dagster_ui import DagsterUi, dagster_dev
 from migration_pipeline_tests.scenarios.test_operator_day import statuses
 
 pytestmark = [
-    pytest.mark.long,
+    pytest.mark.campaign,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(not browser.available(), reason=browser.UNAVAILABLE),
 ]

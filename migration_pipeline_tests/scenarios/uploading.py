@@ -53,6 +53,7 @@ class Users:
     to_s3: int = 0
     switched: threading.Event = field(default_factory=threading.Event)
     _ended: threading.Event = field(default_factory=threading.Event)
+    _busy: threading.Event = field(default_factory=threading.Event)
     _held: Ticket | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -62,6 +63,7 @@ class Users:
         threads = [
             threading.Thread(target=self._live, args=(seed, hold)) for seed, hold in ((1, 0.0), (2, 0.0), (3, 0.6))
         ]
+        self._busy.set()
         for thread in threads:
             thread.start()
         try:
@@ -70,6 +72,15 @@ class Users:
             self._ended.set()
             for thread in threads:
                 thread.join(60)
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Nobody begins an upload meanwhile; a URL that is held may be used all the same."""
+        self._busy.clear()
+        try:
+            yield
+        finally:
+            self._busy.set()
 
     def hold_a_ticket(self) -> None:
         """Somebody gets an upload URL of the old store, and puts the phone away."""
@@ -107,6 +118,8 @@ class Users:
     def _live(self, seed: int, hold: float) -> None:
         rng = random.Random(seed)
         while not self._ended.wait(rng.uniform(0.1, 0.4)):
+            if not self._busy.wait(0.1):
+                continue
             id_, body = rng.choice(self.ids), rng.randbytes(rng.randint(1000, 5000))
             try:
                 ticket = self._s3_ticket(id_, len(body)) if self.switched.is_set() else self._azure_ticket()
