@@ -52,7 +52,8 @@ def fresh_pages(context: dg.SensorEvaluationContext, migration: Migration) -> dg
         events += _cutover(shown)
     reported = seen.get("reported")
     requests = []
-    if now["status"] != seen.get("report") and (shown.ended or _is_old(reported, shown.standing.at)):
+    begun = shown.standing.status.ranges > shown.standing.status.not_begun
+    if begun and now["status"] != seen.get("report") and (shown.ended or _is_old(reported, shown.standing.at)):
         requests = [dg.RunRequest(run_key=f"{now['status']} {shown.standing.at:%Y-%m-%dT%H:%M}")]
         now |= {"report": now["status"], "reported": shown.standing.at.isoformat()}
     else:

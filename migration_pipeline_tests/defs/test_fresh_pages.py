@@ -66,6 +66,7 @@ def end(ledger: PostgresLedger, *, waiting: int) -> None:
 def test_what_changed_is_observed_and_nothing_else(ledger: PostgresLedger, instance: dg.DagsterInstance) -> None:
     sensor = Sensor(instance)
     assert sensor.look() == ["migration_status", "dead_letters", "cutover"]
+    assert sensor.requested == 0, "nothing ran yet: there is nothing to draw"
     first = sensor.status()
     assert first["progress"] == "░" * 30 + " 0.0 %: 0 of 3 profiles"
     assert (first["now"], first["time_left"]) == ("at rest", "nothing is at work")

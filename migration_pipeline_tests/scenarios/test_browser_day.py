@@ -70,14 +70,14 @@ class Operator:
 
     def job(self, name: str) -> None:
         """Jobs > the job."""
-        self.click(self.page.get_by_role("link", name="Jobs", exact=True))
-        self.click(self.page.get_by_role("link", name=name, exact=True))
+        self.click(self.page.get_by_text("Jobs", exact=True).first)
+        self.click(self.page.get_by_text(name, exact=True).first)
 
     def launch(self, job: str, config: str) -> None:
         """Jobs > the job > Launchpad, with this config typed over the one that is shown, > Launch Run."""
         self.begin(job)
         self.job(job)
-        self.click(self.page.get_by_role("tab", name="Launchpad").or_(self.text("Launchpad")).last)
+        self.click(self.text("Launchpad"))
         self.type_config(config)
         self.click(self.button("Launch Run"))
 
