@@ -106,8 +106,15 @@ def test_it_says_what_status_says(opened: Opened) -> None:
 
 def test_it_fits_a_phone_and_can_be_printed(opened: Opened) -> None:
     page = opened.open(size=(360, 740))
-    # Tables scroll in their places; the page does not.
     assert page.evaluate("document.documentElement.scrollWidth") == 360
+    # Rows are blocks: no table has to be scrolled, each value stands under its heading, and no word is broken.
+    assert page.evaluate("[...document.querySelectorAll('.table')].every(it => it.scrollWidth <= it.clientWidth)")
+    assert page.evaluate("[...document.querySelectorAll('thead')].every(it => it.offsetHeight === 0)")
+    broken = """() => [...document.querySelectorAll('td')].filter(it => /^[a-z_]{4,14}$/.test(it.textContent.trim())
+        && it.getClientRects().length && it.scrollWidth > it.clientWidth).map(it => it.textContent)"""
+    assert page.evaluate(broken) == []
+    labelled = "[...document.querySelectorAll('td')].filter(it => it.dataset.label).length"
+    assert page.evaluate(labelled) > 10
     page.emulate_media(media="print", color_scheme="dark")
     assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(255, 255, 255)"
     assert page.evaluate("[...document.images].every(it => it.currentSrc === it.src)")

@@ -113,7 +113,7 @@ def dagster_dev(world: World, **environment: str) -> Iterator[DagsterUi]:
         )
         try:
             ui = DagsterUi(port)
-            wait_for(ui.ready, 120)
+            wait_for(ui.ready, 300)
             yield ui
         finally:
             process.send_signal(signal.SIGINT)
