@@ -144,7 +144,7 @@ END_REPORT = Shot("end_report", "", "Files by outcome", size=(1280, 1440))
 
 def draw(ui: Ui, only: list[str]) -> None:
     """Shoot every page, or those named."""
-    with open_browser(timezone_id="UTC") as browser:
+    with open_browser() as browser:
         page = browser.pages[0]
         for shot in shots(ui):
             if not only or shot.name in only:
@@ -157,7 +157,7 @@ def draw_end_report(folder: Path) -> None:
     _command("-m", "migration_pipeline.cli", *waive)
     migrate_directly()
     _command("-m", "migration_pipeline.cli", "report", "--out", str(folder))
-    with open_browser(timezone_id="UTC") as browser:
+    with open_browser() as browser:
         page = browser.pages[0]
         page.set_viewport_size({"width": END_REPORT.size[0], "height": END_REPORT.size[1]})
         page.goto((folder / "report.html").as_uri())

@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 from migration_pipeline.commands.dagster_instance import daemon, shipped, webserver
@@ -187,13 +187,10 @@ def _wait_for_assets(url: str, log: Path) -> None:
     deadline = time.monotonic() + _UI_SECONDS
     body, head = b'{"query": "{ assetNodes { id } }"}', {"Content-Type": "application/json"}
     while time.monotonic() < deadline:
-        try:
-            request = urllib.request.Request(f"{url}/graphql", body, head)  # noqa: S310 - our own webserver
-            with urllib.request.urlopen(request, timeout=_UI_SECONDS) as answer:  # noqa: S310 - as above
-                if json.load(answer)["data"]["assetNodes"]:
-                    return
-        except OSError:
-            pass  # not listening yet
+        request = urllib.request.Request(f"{url}/graphql", body, head)  # noqa: S310 - our own webserver
+        with suppress(OSError), urllib.request.urlopen(request, timeout=_UI_SECONDS) as answer:  # noqa: S310 - as above
+            if json.load(answer)["data"]["assetNodes"]:
+                return
         time.sleep(0.2)
     raise Fatal(f"the Dagster UI does not answer; its log is {log}.", setting="demo --keep")
 

@@ -63,7 +63,12 @@ def open_browser(**options: Any) -> Iterator[BrowserContext]:
         tools = stack.enter_context(sync_playwright())
         profile = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
         browser = tools.chromium.launch_persistent_context(
-            profile, executable_path=found.program, env={**os.environ, **found.environment}, args=_FLAGS, **options
+            profile,
+            executable_path=found.program,
+            env={**os.environ, **found.environment},
+            args=_FLAGS,
+            # Without a locale of its own, the Dagster UI stays blank where the machine has none.
+            **{"locale": "en-US", "timezone_id": "UTC", **options},
         )
         stack.callback(browser.close)
         yield browser

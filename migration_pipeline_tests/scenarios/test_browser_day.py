@@ -114,9 +114,7 @@ def operator(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iter
             )
         )  # fmt: skip
         # The npm package's Chromium takes the language of a machine without one for "en-US@posix".
-        opened = stack.enter_context(
-            browser.open_browser(locale="en-US", timezone_id="UTC", viewport={"width": 1400, "height": 900})
-        )
+        opened = stack.enter_context(browser.open_browser(viewport={"width": 1400, "height": 900}))
         page = opened.pages[0]
         page.set_default_timeout(PATIENCE * 1000)
         operator = Operator(page, ui, world, webhook)
