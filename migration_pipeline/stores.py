@@ -173,7 +173,9 @@ def open_documents(settings: Settings) -> Iterator[DocumentStore]:
         return
     from migration_pipeline.adapters.firebase.firestore import FirestoreDocuments  # noqa: PLC0415
 
-    with closing(FirestoreDocuments(firebase.project_id, firebase.document, firebase.fields, writes)) as documents:
+    with closing(
+        FirestoreDocuments(firebase.project_id, firebase.document, firebase.fields, writes, database=firebase.database)
+    ) as documents:
         yield documents
 
 
@@ -233,7 +235,7 @@ def what_refers(settings: Settings) -> str:
             "source": True,
             "target": {"bucket", "region", "prefix", "key_template", "public_base_url", "endpoint_url"},
             "database": True,
-            "firebase": {"kind", "project_id", "database_url", "document", "fields"},
+            "firebase": {"kind", "project_id", "database", "database_url", "document", "fields"},
         },
     )
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

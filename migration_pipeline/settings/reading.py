@@ -44,6 +44,14 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
         raise SettingsError("is missing.", setting="firebase.project_id", remedy="Name the Firebase project.")
     if settings.firebase.kind == "realtime_database" and not settings.firebase.database_url:
         raise SettingsError("is missing.", setting="firebase.database_url", remedy="Give the database's URL.")
+    if settings.firebase.kind == "firestore" and settings.firebase.document.count("/") % 2 == 0:
+        raise SettingsError(
+            f"{settings.firebase.document!r} names a collection.",
+            setting="firebase.document",
+            remedy="A document's path has an even number of segments, collection and document in turn.",
+        )
+    if settings.firebase.kind != "firestore" and settings.firebase.database is not None:
+        raise SettingsError("is for Firestore.", setting="firebase.database", remedy="Leave it out.")
     return settings
 
 

@@ -1,5 +1,6 @@
 """The sections of `migration.toml`: every key, its default, and what it means."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,6 +19,18 @@ Identifier = Annotated[str, Field(min_length=1)]
 SqlName = Annotated[str, Field(pattern=r"^[^%\x00]+$")]
 FieldNames = Annotated[list[Identifier], Field(min_length=1)]
 ColumnNames = Annotated[list[SqlName], Field(min_length=1)]
+
+
+def _document_path(text: str) -> str:
+    segments = text.split("/")
+    if "" in segments:
+        raise ValueError("begins or ends with a slash, or has two in a row: write profiles/{id}")
+    if segments.count("{id}") != 1 or re.search(r"[{}]", text.replace("{id}", "")):
+        raise ValueError("must hold {id} once, as a segment of its own, and no other braces: write profiles/{id}")
+    return text
+
+
+DocumentPath = Annotated[str, AfterValidator(_document_path)]
 
 
 class _Section(BaseModel):
@@ -98,6 +111,9 @@ class Firebase(_Section):
         description="`firestore`, `realtime_database`, or `none` for apps without Firebase."
     )
     project_id: str = Field(default="", description="The Firebase project.")
+    database: Identifier | None = Field(
+        default=None, description="A named database of Firestore; without it, the project's `(default)`."
+    )
     database_url: WebUrl | None = Field(
         default=None, description="Of the Realtime Database, `https://….firebaseio.com`."
     )
@@ -109,7 +125,9 @@ class Firebase(_Section):
             "Firestore asks to begin with 500 a second."
         ),
     )
-    document: str = Field(default="profiles/{id}", description="A document's path; `{id}` is the profile's id.")
+    document: DocumentPath = Field(
+        default="profiles/{id}", description="A document's path; `{id}` is the profile's id."
+    )
     fields: FieldNames = Field(default=["photos"], description="Fields that hold URLs; dots reach into maps.")
 
 

@@ -47,7 +47,15 @@ class Ended(Enum):
 class FirestoreDocuments:
     """Fulfils `DocumentStore`."""
 
-    def __init__(self, project_id: str, document: str, fields: Sequence[str], writes: WriteRate) -> None:
+    def __init__(
+        self,
+        project_id: str,
+        document: str,
+        fields: Sequence[str],
+        writes: WriteRate,
+        *,
+        database: str | None = None,
+    ) -> None:
         """Connect.
 
         Args:
@@ -55,6 +63,7 @@ class FirestoreDocuments:
             document: a document's path, with `{id}` for the profile's id.
             fields: paths of the fields that hold URLs.
             writes: how many are made a second.
+            database: a named one; else the project's default.
 
         Raises:
             Fatal: no credentials were found.
@@ -62,7 +71,7 @@ class FirestoreDocuments:
         self._app = connect(project_id, emulator=EMULATOR)
         from firebase_admin import firestore  # noqa: PLC0415 - loaded already
 
-        self._client = firestore.client(self._app)
+        self._client = firestore.client(self._app, database)
         self._writes = writes
         self._document = document
         self._fields = list(fields)
@@ -91,6 +100,11 @@ class FirestoreDocuments:
         # Documents still edited faster than we read them, and refused ones, stay as they are: confirm finds them
         # waiting.
         return total
+
+    def without(self, profile_ids: Sequence[ProfileId]) -> Sequence[str]:
+        """Those of the fields that no document of these profiles has; for `doctor`."""
+        snapshots = self._snapshots(profile_ids).values()
+        return [field for field in self._fields if snapshots and not any(_has(found, field) for found in snapshots)]
 
     def try_writing(self) -> None:
         """Ask to update a document that is not there, which changes nothing; for `doctor`.
@@ -182,6 +196,14 @@ def _translated(error: exceptions.GoogleAPIError) -> Exception:
     if isinstance(error, exceptions.ServerError | exceptions.TooManyRequests):
         return Transient(said)
     return Fatal(f"{said}: {error}", setting=_SETTING, remedy="Check firebase.project_id, document and fields.")
+
+
+def _has(snapshot: Any, field: str) -> bool:  # noqa: ANN401 - a document
+    try:
+        snapshot.get(field)
+    except KeyError:
+        return False
+    return True
 
 
 def _value(snapshot: Any, field: str) -> Any:  # noqa: ANN401 - whatever the document holds

@@ -1,9 +1,11 @@
 """Firebase: whether documents are found, and may be written, tried without changing any."""
 
+from collections.abc import Sequence
 from contextlib import closing
 from typing import Protocol, runtime_checkable
 
 from migration_pipeline.commands.doctor.findings import Findings, What, ok, warning
+from migration_pipeline.core.model import ProfileId
 from migration_pipeline.settings import Settings
 from migration_pipeline.stores import open_documents, open_index
 
@@ -16,6 +18,14 @@ class TriesWriting(Protocol):
 
     def try_writing(self) -> None:
         """Raise `Fatal` where writing is refused."""
+
+
+@runtime_checkable
+class KnowsFields(Protocol):
+    """Documents that tell which of the fields none of them has."""
+
+    def without(self, profile_ids: Sequence[ProfileId]) -> Sequence[str]:
+        """These fields."""
 
 
 def documents(settings: Settings) -> Findings:
@@ -34,6 +44,13 @@ def documents(settings: Settings) -> Findings:
             )
         else:
             yield ok(What.FIREBASE, f"{len(found)} of {len(ids)} sampled profiles have a document")
+        if isinstance(opened, KnowsFields):
+            for field in opened.without(ids):
+                yield warning(
+                    What.FIREBASE,
+                    f"none of {len(found)} documents has the field {field!r}.",
+                    "Check firebase.fields: a dot reaches into a map.",
+                )
         if isinstance(opened, TriesWriting):
             opened.try_writing()
             yield ok(What.FIREBASE_RIGHTS, "a write on a condition that cannot hold is not refused for rights")
