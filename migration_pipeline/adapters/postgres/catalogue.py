@@ -44,6 +44,7 @@ class TableFacts:
         unique: column sets over which an index that holds for every row lets no two rows be alike.
         owned_by: columns that a validated foreign key ties to another table's, by that table's `oid`.
         children: inherit from it, without being its partitions.
+        secured: row-level security applies to this role.
         hides: row-level security may keep rows from being seen by this role.
         watched: triggers, rules, row-level security or late constraints may change or refuse what is written.
         unidentified: tables of it that are published with their updates and have no replica identity.
@@ -58,6 +59,7 @@ class TableFacts:
     unique: Sequence[frozenset[str]]
     owned_by: Mapping[str, frozenset[tuple[int, str]]]
     children: Sequence[str]
+    secured: bool
     hides: bool
     watched: bool
     update_rules: Sequence[str]
@@ -81,7 +83,7 @@ def facts(connection: Connection, name: str, setting: str) -> TableFacts:
             raise Fatal(
                 f"there is no table {name!r}.", setting=setting, remedy="Name one that DATABASE_URL's role sees."
             )
-        ((oid, kind, hides, watched),) = ask(_KIND)
+        ((oid, kind, secured, hides, watched),) = ask(_KIND)
         indexes = [(primary, list(names)) for primary, names in ask(_UNIQUE)]
         owners: dict[str, set[tuple[int, str]]] = {}
         for column, other, other_column in ask(_REFERENCES):
@@ -96,6 +98,7 @@ def facts(connection: Connection, name: str, setting: str) -> TableFacts:
             unique=[frozenset(names) for _, names in indexes],
             owned_by={column: frozenset(others) for column, others in owners.items()},
             children=[row[0] for row in ask(_CHILDREN)],
+            secured=secured,
             hides=hides,
             watched=watched,
             update_rules=[row[0] for row in ask(_RULES)],
@@ -131,7 +134,7 @@ _COLUMNS = sql.SQL("""
 """)
 # tgtype & 16: on UPDATE. A late constraint speaks only at the transaction's end, unless it is asked before.
 _KIND = sql.SQL("""
-    SELECT c.oid::bigint, relkind::text, row_security_active(c.oid)
+    SELECT c.oid::bigint, relkind::text, row_security_active(c.oid), row_security_active(c.oid)
         AND (NOT EXISTS (SELECT FROM pg_policy WHERE polrelid = c.oid AND polpermissive AND polcmd IN ('r', '*')
                 AND pg_get_expr(polqual, polrelid) = 'true' AND (polroles = '{0}'
                     OR EXISTS (SELECT FROM unnest(polroles) AS r WHERE r <> 0 AND pg_has_role(r, 'USAGE'))))

@@ -16,7 +16,7 @@ import psycopg
 from psycopg import sql
 
 from migration_pipeline.adapters.postgres.connection import RUN_AGAIN, Connection, StillBusy, in_transaction, translated
-from migration_pipeline.adapters.postgres.refusals import RowRefused, why_refused
+from migration_pipeline.adapters.postgres.refusals import UNLOCKABLE, RowRefused, why_refused
 from migration_pipeline.adapters.postgres.rows import plain
 from migration_pipeline.adapters.postgres.tables import Table
 from migration_pipeline.core.errors import RangeLost
@@ -115,6 +115,8 @@ class RowLocks:
             nonlocal began
             locked = self._lock(cursor, [id_], fence, lock)
             began = time.monotonic()
+            if not locked and self._profiles.secured and self._alive_but([id_], locked):
+                raise RowRefused(UNLOCKABLE.format(table=self._profiles.shown))
             return work(cursor, locked, one_by_one=True)
 
         try:

@@ -17,6 +17,7 @@ _TRANSIENT = ("08", "40", "53", "57")
 _LOCKED, _MAY_NOT = "55P03", "42501"
 
 CHANGED_BACK = "a trigger, a rule or row-level security of table {table} keeps the new value from being stored"
+UNLOCKABLE = "row-level security of table {table} lets this role see the row, and not write it"
 OTHER_ROWS = "the key of its row in table {table} is not the row's alone, or is NULL"
 
 

@@ -10,7 +10,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import psycopg
 from psycopg import sql
 
-from migration_pipeline.adapters.postgres.refusals import CHANGED_BACK, OTHER_ROWS, RowRefused, why_refused
+from migration_pipeline.adapters.postgres.refusals import CHANGED_BACK, OTHER_ROWS, UNLOCKABLE, RowRefused, why_refused
 from migration_pipeline.adapters.postgres.tables import Column, Table
 from migration_pipeline.core.model import ProfileId
 from migration_pipeline.core.values import ReplaceFor
@@ -116,12 +116,16 @@ def rewrite_rows(
         RowRefused: something else was stored than was written.
         psycopg.Error: the database refuses a row.
     """
-    writes = [write for row in rows(cursor, part, owners, LOCKED) if (write := _write(part, row, new)) is not None]
+    locked = list(rows(cursor, part, owners, LOCKED))
+    writes = [write for row in locked if (write := _write(part, row, new)) is not None]
+    unlockable = _unlockable(cursor, part, owners, locked, new)
+    if unlockable and not one_by_one:
+        raise RowRefused(UNLOCKABLE.format(table=part.shown))
     if not one_by_one:
         for _, alike in groupby(sorted(writes, key=lambda write: write.places), key=lambda write: write.places):
             _store(cursor, part, list(alike), replace)
         return Written({write.row.owner for write in writes}, sum(write.urls for write in writes), [])
-    done = Written(set(), 0, [])
+    done = Written(set(), 0, [(owner, UNLOCKABLE.format(table=part.shown)) for owner in unlockable])
     for write in writes:
         try:
             with cursor.connection.transaction():
@@ -135,6 +139,17 @@ def rewrite_rows(
             done.owners.add(write.row.owner)
             done = done._replace(urls=done.urls + write.urls)
     return done
+
+
+def _unlockable(
+    cursor: _Cursor, part: Table, owners: Sequence[ProfileId], locked: Sequence[Row], new: Replaced
+) -> list[ProfileId]:
+    """Owners of rows that would change, and that row-level security lets nobody lock."""
+    if not part.secured:
+        return []
+    held = {row[:2] for row in locked}
+    others = [row for row in rows(cursor, part, owners, UNLOCKED) if row[:2] not in held]
+    return [row.owner for row in others if _write(part, row, new) is not None]
 
 
 def _write(part: Table, row: Row, new: Replaced) -> _Write | None:

@@ -139,6 +139,7 @@ class Table:
         key: columns that tell any two of its rows apart, and the types that their text is cast to.
         unowned: says of a row that it belongs to no profile; `None` where that cannot be.
         watched: triggers or rules may change or refuse what is written.
+        secured: row-level security may keep a row that is seen from being locked.
     """
 
     name: sql.Composed
@@ -150,6 +151,7 @@ class Table:
     columns: Sequence[Column]
     unowned: sql.Composable | None = None
     watched: bool = False
+    secured: bool = False
 
     def identity(self) -> sql.Composed:
         """Owner and key."""
@@ -185,6 +187,7 @@ def looked_up(facts: TableFacts, key: Sequence[str], owner: str, columns: Sequen
         owner_cast=sql.SQL(ID_TYPES[facts.columns[owner].type]),
         columns=[Column(name, facts.columns[name].cast, KINDS[facts.columns[name].type]) for name in columns],
         watched=facts.watched,
+        secured=facts.secured,
     )
 
 

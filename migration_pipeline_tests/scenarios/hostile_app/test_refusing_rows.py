@@ -139,6 +139,36 @@ def test_one_row_that_refuses_keeps_its_profile_alone(
     assert SECRET not in told
 
 
+def test_rows_that_may_be_seen_and_not_written(make_app: MakeApp) -> None:
+    """One profile's own row, and another's row of a related table."""
+    secured = (
+        "ALTER TABLE {t} ENABLE ROW LEVEL SECURITY; CREATE POLICY see ON {t} FOR SELECT USING (true);"
+        "CREATE POLICY write ON {t} FOR UPDATE USING ({own} <> {id}) WITH CHECK (true);"
+    )
+    app = make_app(
+        PROFILES.format(type="text", more="")
+        + "CREATE TABLE more (profile_id bigint, n int, url text, PRIMARY KEY (profile_id, n));"
+        + secured.format(t="profiles", own="id", id=3)
+        + secured.format(t="more", own="profile_id", id=5)
+        + ROLE,
+        profiles='{ columns = ["photos"] }',
+        related='[{ table = "more", profile_id = "profile_id", columns = ["url"] }]',
+    )
+    fill(app, 6)
+    for id_ in (3, 4, 5):
+        app.execute("INSERT INTO more VALUES (%s, 1, %s)", id_, app.az("1.jpg"))
+    app.plan()
+    as_role = app.with_urls(database=f"{app.database_url}?options=-c%20role%3Dsomebody", ledger=app.database_url)
+    reasons = as_role.reasons()
+    assert {id_: "see the row, and not write it" in why for id_, why in reasons.items()} == {"3": True, "5": True}
+    assert app.flagged() == {"1", "2", "4", "6"}
+    left = app.ask(
+        "SELECT id FROM profiles WHERE photos LIKE '%%devstore%%' UNION ALL"
+        " SELECT profile_id FROM more WHERE url LIKE '%%devstore%%' ORDER BY 1"
+    )
+    assert left == [(3,), (3,), (5,)]
+
+
 def test_a_profile_that_refuses_is_told_in_a_rollback_too(make_app: MakeApp) -> None:
     app = make_app(PROFILES.format(type="text", more=""))
     blobs = fill(app, 4)
