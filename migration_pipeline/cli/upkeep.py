@@ -36,8 +36,8 @@ def sweep(full: bool, json_: bool) -> None:  # noqa: FBT001 - click's form
             click.echo(f"{swept.unplanned} profiles of no range do, too: `migration-pipeline plan --apply` plans them.")
         if swept.unowned:
             click.echo(
-                f"{swept.unowned} rows of related tables do, and their profile is gone: give them one, delete them, or "
-                "waive their files. What they name is kept."
+                f"{swept.unowned} rows of related tables do, and their profile is gone: give them one, or delete "
+                "them. What they name is kept."
             )
         if swept.refused:
             click.echo(

@@ -254,7 +254,7 @@ def _not_swept(facts: Facts, since: datetime) -> list[Hold]:
         again = f"Run the ranges that it asked for, then {remedy} again."
         held.append(Hold(f"the newest full sweep found {facts.sweep.found:,} things that came late", again))
     if facts.sweep.unowned:
-        again = f"Give them a profile, delete them, or waive their files, then {remedy} again."
+        again = f"Give them a profile, or delete them, then {remedy} again."
         held.append(Hold(f"{facts.sweep.unowned:,} rows whose profile is gone name the source", again))
     if facts.sweep.busy:
         again = f"{remedy}, once no run is at work"

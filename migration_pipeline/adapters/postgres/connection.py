@@ -161,19 +161,19 @@ def translated(setting: str, *, but: tuple[type[psycopg.Error], ...] = ()) -> It
     except passed:
         raise
     except (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName) as error:
-        raise Fatal(_first_line(error), setting=setting, remedy="Check the names of tables and columns.") from None
+        raise Fatal(in_words(error), setting=setting, remedy="Check the names of tables and columns.") from None
     except errors.InsufficientPrivilege as error:
-        raise Fatal(_first_line(error), setting=setting, remedy="Grant the role what docs/settings.md lists.") from None
+        raise Fatal(in_words(error), setting=setting, remedy="Grant the role what docs/settings.md lists.") from None
     except RUN_AGAIN as error:
-        raise StillBusy(f"the database is busy: {_first_line(error)}") from None
+        raise StillBusy(f"the database is busy: {in_words(error)}") from None
     except errors.ReadOnlySqlTransaction:
         # After a failover, and where a full disk makes a managed server read-only for a while.
         raise Transient("the database takes no writes now: it is read-only") from None
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-        raise Transient(f"the database went away: {_first_line(error)}") from None
+        raise Transient(f"the database went away: {in_words(error)}") from None
     except psycopg.Error as error:
         raise Fatal(
-            f"the database refuses a statement: {_first_line(error)}.",
+            f"the database refuses a statement: {in_words(error)}.",
             setting=setting,
             remedy="Its log has the statement; docs/settings.md says what is asked of tables and rights.",
         ) from None
@@ -183,7 +183,7 @@ _OWN_WORDS = ("08", "25", "28", "3D", "3F", "40", "42", "53", "55", "57", "58")
 """Classes of errors whose messages name things of the database, and no value: all but what data or triggers cause."""
 
 
-def _first_line(error: psycopg.Error) -> str:
+def in_words(error: psycopg.Error) -> str:
     """What the driver says, if that can hold no value of a row; else what kind of error it is."""
     code = error.sqlstate
     if code is not None and (not code.startswith(_OWN_WORDS) or error.diag.context is not None):

@@ -4,7 +4,7 @@ from typing import Any
 
 import psycopg
 
-from migration_pipeline.adapters.postgres.connection import Connection, connect
+from migration_pipeline.adapters.postgres.connection import Connection, connect, in_words
 from migration_pipeline.core.errors import Fatal
 
 SETTING = "control.pause_while"
@@ -35,8 +35,9 @@ class PauseQuery:
             rows = self._rows()
         except psycopg.Error as error:
             self.close()
-            said = (error.diag.message_primary or type(error).__name__).splitlines()[0]
-            raise Fatal(f"cannot be asked: {said}.", setting=SETTING, remedy="Try the query on DATABASE_URL.") from None
+            raise Fatal(
+                f"cannot be asked: {in_words(error)}.", setting=SETTING, remedy="Try the query on DATABASE_URL."
+            ) from None
         if len(rows) != 1 or len(rows[0]) != 1 or not isinstance(rows[0][0], bool):
             raise Fatal(
                 "gives no boolean, or more than one row with one.",
