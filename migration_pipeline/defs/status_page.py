@@ -104,7 +104,7 @@ def next_step(shown: Shown) -> str:
     """What an operator does now, by clicks."""
     now, state = shown.standing, shown.standing.status
     steps = (
-        (not state.ranges, "Plan: Jobs > plan > Materialize all."),
+        (not state.ranges, "Plan: Jobs > plan > Materialize."),
         (shown.said.paused_why is not None, "Resume, once the reason is gone: Jobs > resume > Launchpad."),
         (shown.paused is not None, "Nothing: runs go on by themselves."),
         (now.workers, "Nothing: it is at work."),
@@ -112,7 +112,7 @@ def next_step(shown: Shown) -> str:
         (state.not_begun, "Migrate: Jobs > migrate > Materialize all > Missing > Launch backfill."),
         (state.waiting, "Open dead_letters: retry or waive each class there."),
         (state.rolled_back, "Nothing: what was rolled back stays so until its partition is launched alone."),
-        (True, "Audit: Jobs > audit > Materialize all > All. Then open cutover."),
+        (True, "Audit: Jobs > audit > Materialize > All > Launch backfill. Then open cutover."),
     )
     return next(text for holds, text in steps if holds)
 

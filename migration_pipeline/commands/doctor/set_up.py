@@ -50,7 +50,9 @@ def _alerts(settings: Settings) -> Findings:
     urls = [url.get_secret_value() for url in settings.secrets.alert_urls]
     if not urls:
         yield warning(
-            What.ALERTS, "is not set: nobody is told of failures.", "Set it to apprise URLs, of mail or a chat."
+            What.ALERTS,
+            "is not set in this shell; what counts is the environment of the Dagster daemon and code server.",
+            "Set it there to apprise URLs, of mail or a chat.",
         )
         return
     from apprise import Apprise  # noqa: PLC0415 - half a second
