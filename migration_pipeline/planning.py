@@ -16,7 +16,8 @@ from migration_pipeline.core.inventory import Found
 from migration_pipeline.core.model import Outcome, Profile, ProfileId, ProfileRange, SourceFile
 from migration_pipeline.core.plan import Measure, counted, measure, plan_ranges
 from migration_pipeline.core.plan_ports import Block, ProfileIndex
-from migration_pipeline.core.sample import Sampled, SampledFiles, sample, sample_files
+from migration_pipeline.core.reading import references
+from migration_pipeline.core.sample import Sampled, SampledFiles, sample, sample_files, sample_names
 from migration_pipeline.core.spent import Expected
 from migration_pipeline.core.urls import UrlKind, UrlRules
 from migration_pipeline.event_loop import run
@@ -152,7 +153,7 @@ def plan(settings: Settings) -> Planned:
 def count_rows(index: PostgresProfiles, urls: UrlRules) -> int:
     """Rows that name the source, and whose profile is gone; searches the tables that may hold such."""
     rows = index.unowned(urls.source_hosts, any_case=True)
-    return sum(any((ref := urls.classify(text)) and ref.kind is UrlKind.SOURCE for text in row) for row in rows)
+    return sum(any(ref.kind is UrlKind.SOURCE or ref.holds for ref in references(row, urls)) for row in rows)
 
 
 def keep(planned: Planned, settings: Settings) -> None:
@@ -186,7 +187,9 @@ def estimate(settings: Settings, planned: Planned) -> tuple[Estimate, SampledFil
 
     async def ask() -> SampledFiles:
         async with open_source_probe(settings) as source:
-            return await sample_files(source, planned.sampled.different_files, url_rules(settings))
+            found = await sample_files(source, planned.sampled.different_files, url_rules(settings))
+            await sample_names(source, planned.sampled.names, settings.source.containers, found)
+            return found
 
     files = run(ask())
     expected = estimating.estimate(

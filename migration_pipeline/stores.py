@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from typing import TypeVar
 
@@ -31,10 +31,13 @@ from migration_pipeline.core.migrate import Stores
 from migration_pipeline.core.model import SourceFile
 from migration_pipeline.core.plan import RangeSize
 from migration_pipeline.core.ports import DocumentStore, SourceStore, TargetStore
+from migration_pipeline.core.queries import Query
 from migration_pipeline.core.removal_ports import How
+from migration_pipeline.core.texts import Form
 from migration_pipeline.core.urls import KeyTemplate, UrlKind, UrlRules
 from migration_pipeline.event_loop import run
 from migration_pipeline.settings import Settings
+from migration_pipeline.settings.sections import TextColumn
 
 _Profiles = TypeVar("_Profiles", bound=PostgresProfiles)
 _Source = TypeVar("_Source", bound=AzureBlobSource)
@@ -51,11 +54,11 @@ def url_rules(settings: Settings) -> UrlRules:
     keys = KeyTemplate(settings.target.prefix, settings.target.key_template)
     keys.check(settings.source.containers)
     for host, container in settings.source.alias_hosts.items():
-        if container not in settings.source.containers:
+        if container not in (*settings.source.containers, "*"):
             raise SettingsError(
                 f"{host!r} serves container {container!r}, which does not move.",
                 setting="source.alias_hosts",
-                remedy="Name one of source.containers.",
+                remedy='Name one of source.containers, or "*" where its URLs name the container.',
             )
     rules = _rules(settings, keys)
     probe = rules.classify(f"{settings.target.public_base_url}/probe")
@@ -76,6 +79,7 @@ def _rules(settings: Settings, keys: KeyTemplate) -> UrlRules:
         public_base_url=settings.target.public_base_url,
         other_target_urls=bucket_urls(settings),
         keys=keys,
+        query=Query(settings.source.query),
     )
 
 
@@ -135,14 +139,18 @@ def _tables(settings: Settings) -> tuple[ProfileTable, list[RelatedTable]]:
         ProfileTable(
             one.table,
             one.id,
-            one.columns,
+            names(one.columns),
             one.migrated_at,
             one.deleted_at,
             one.updated_at,
             one.deleted,
             one.deleted_values,
+            forms(one.columns),
         ),
-        [RelatedTable(o.table, o.profile_id, o.columns, o.id, o.updated_at) for o in settings.database.related],
+        [
+            RelatedTable(o.table, o.profile_id, names(o.columns), o.id, o.updated_at, forms(o.columns))
+            for o in settings.database.related
+        ],
     )
 
 
@@ -150,6 +158,20 @@ def _ledger_is_beside(settings: Settings) -> bool:
     """Whether the ledger is in the app's own database."""
     secrets = settings.secrets
     return secrets.ledger_url.get_secret_value() == secrets.database_url.get_secret_value()
+
+
+def names(columns: Sequence[str | TextColumn]) -> list[str]:
+    """What these columns or fields are called."""
+    return [column if isinstance(column, str) else column.name for column in columns]
+
+
+def forms(columns: Sequence[str | TextColumn]) -> dict[str, Form]:
+    """How the strings of those are read that do not simply hold URLs."""
+    return {
+        column.name: Form(column.embedded, column.base, column.repoint)
+        for column in columns
+        if not isinstance(column, str)
+    }
 
 
 @contextmanager
@@ -167,14 +189,24 @@ def open_documents(settings: Settings) -> Iterator[DocumentStore]:
 
         url = firebase.database_url or ""
         with closing(
-            RealtimeDatabaseDocuments(firebase.project_id, url, firebase.document, firebase.fields, writes)
+            RealtimeDatabaseDocuments(
+                firebase.project_id, url, firebase.document, names(firebase.fields), writes, forms(firebase.fields)
+            )
         ) as nodes:
             yield nodes
         return
     from migration_pipeline.adapters.firebase.firestore import FirestoreDocuments  # noqa: PLC0415
 
+    fields = firebase.fields
     with closing(
-        FirestoreDocuments(firebase.project_id, firebase.document, firebase.fields, writes, database=firebase.database)
+        FirestoreDocuments(
+            firebase.project_id,
+            firebase.document,
+            names(fields),
+            writes,
+            database=firebase.database,
+            forms=forms(fields),
+        )
     ) as documents:
         yield documents
 

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from migration_pipeline.cli.show import as_json, honest, moment, print_json, print_table, short
+from migration_pipeline.core.plan_words import to_decide
+from migration_pipeline.core.queries import Query
 from migration_pipeline.core.urls import UrlKind
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ def plan(apply_: bool, json_: bool) -> None:  # noqa: FBT001 - click's form
         return
     print_table(["", ""], [*_ranges(planned), *_rows(expected), *_million(expected)])
     _print_examples(planned, files)
+    for sentence in to_decide(expected.references, Query(settings.source.query), files):
+        click.echo(sentence)
     if planned.unowned:
         click.echo(
             f"{planned.unowned:,} rows of related tables name the source, and their profile is gone: no range moves "
@@ -156,6 +160,7 @@ def _plain(planned: "Planned", expected: "Estimate", files: "SampledFiles", *, a
         "files_per_second": round(expected.speed.files, 1),
         "speed_is": expected.speed.why,
         "unowned": planned.unowned,
+        "names_without_url": {"asked": files.names, "of_blobs": dict(files.named)},
         "rows_to_write": expected.rows,
         "documents_to_write": expected.documents,
         "examples": {

@@ -125,7 +125,7 @@ def audit(ranges: tuple[str, ...], read: bool, json_: bool) -> None:  # noqa: FB
 @click.argument("ranges", nargs=-1)
 @click.option("--all", "all_", is_flag=True, help="Every planned range.")
 @click.option("--apply", "apply_", is_flag=True, help="Do it; without it, nothing is written.")
-@click.option("--without-queries", is_flag=True, help="Also URLs that had a query string, which is not kept.")
+@click.option("--without-queries", is_flag=True, help="Also URLs that had a SAS, which is not kept.")
 @click.option("--why", default="", help="For the record.")
 @by_whom
 @as_json

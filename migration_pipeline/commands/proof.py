@@ -9,6 +9,8 @@ from threading import local
 from urllib.parse import urlsplit
 
 from migration_pipeline.core.model import ProfileId
+from migration_pipeline.core.reading import read
+from migration_pipeline.core.texts import Text
 from migration_pipeline.core.urls import UrlKind
 from migration_pipeline.settings import Settings
 from migration_pipeline.stores import open_documents, open_ledger, open_profiles, url_rules
@@ -48,19 +50,19 @@ def prove(settings: Settings) -> Proof:
     for _, strings in _flagged(settings):
         proof.profiles += 1
         for text in strings:
-            reference = rules.classify(text)
-            if reference is not None and reference.kind is UrlKind.SOURCE:
-                proof.unmoved += 1
-            elif reference is not None and reference.kind is UrlKind.TARGET:
-                proof.references += 1
-                wanted.add(text)
+            for found in read(text, rules):
+                if found.reference.kind is UrlKind.SOURCE or found.reference.holds:
+                    proof.unmoved += 1
+                elif found.reference.kind is UrlKind.TARGET:
+                    proof.references += 1
+                    wanted.add(found.written)
     with ThreadPoolExecutor(_THREADS) as pool:
         broken = [url for url, there in zip(wanted, pool.map(_Getter(), wanted), strict=True) if not there]
     proof.files, proof.broken = len(wanted), broken[:_SHOWN]
     return proof
 
 
-def _flagged(settings: Settings) -> Iterator[tuple[ProfileId, list[str]]]:
+def _flagged(settings: Settings) -> Iterator[tuple[ProfileId, list[Text]]]:
     with (
         closing(open_profiles(settings)) as profiles,
         open_documents(settings) as documents,

@@ -1,7 +1,7 @@
 """`status` on a terminal: one screen that says how far, how fast, what failed, why, and what next."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 
 from rich.console import Console, Group, RenderableType
@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from migration_pipeline.core.confirm import REASONS
 from migration_pipeline.core.cutover import Phase
 from migration_pipeline.core.errors import Transient, Unreachable
 from migration_pipeline.standing import Shown
@@ -71,6 +72,7 @@ def screen(shown: Shown) -> RenderableType:
         Text(),
         _facts(shown),
         *_letters(shown),
+        *_for_no_file(shown),
         *_acts(shown),
         Text(),
         Text.assemble(("Next: ", "bold"), next_step(shown)),
@@ -94,6 +96,7 @@ def next_step(shown: Shown) -> str:
         ),
         (state.not_begun and _moved_lately(shown), "nothing, the next ranges begin by themselves."),
         (state.not_begun, "migration-pipeline migrate, or a backfill in the UI."),
+        (state.waiting and not now.letters_waiting, _remedy(state.waiting_for)),
         (state.waiting, "migration-pipeline dead-letters list; retry or waive each class, and migrate again."),
         (
             state.rolled_back,
@@ -213,6 +216,27 @@ def _letters(shown: Shown) -> list[RenderableType]:
         newest = ago(item.newest, shown.standing.at) if item.newest else ""
         table.add_row(item.outcome.value, f"{item.waiting:,}", f"{item.waived:,}", newest)
     return [Text(), table]
+
+
+def _for_no_file(shown: Shown) -> list[RenderableType]:
+    """Profiles that wait because of what a value holds, with examples."""
+    state = shown.standing.status
+    reasons = [f"{count:,} profiles wait: {why}" for why, count in state.waiting_for.most_common() if why in REASONS]
+    if not reasons:
+        return []
+    examples = [f"  {kind}: {text}" for kind, texts in state.examples.items() for text in texts]
+    lines = [Text(printable(line)) for line in (*reasons, *examples)]
+    for line in lines:
+        line.no_wrap, line.overflow = True, "ellipsis"
+    return [Text(), *lines]
+
+
+def _remedy(waiting_for: Mapping[str, int]) -> str:
+    """Of what most profiles wait for."""
+    return next(
+        (REASONS[why] for why in sorted(waiting_for, key=lambda why: -waiting_for[why]) if why in REASONS),
+        "migration-pipeline migrate: what waits may be done now.",
+    )
 
 
 def _acts(shown: Shown) -> list[RenderableType]:

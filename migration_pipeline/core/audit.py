@@ -10,6 +10,7 @@ from migration_pipeline.core.findings import ACCEPTED, Facts, Finding, classify
 from migration_pipeline.core.migrate import Stores
 from migration_pipeline.core.model import KnownFile, Profile, ProfileId, SourceFile
 from migration_pipeline.core.ports import ObjectFacts, RangeLedger
+from migration_pipeline.core.reading import references
 from migration_pipeline.core.urls import Reference, UrlKind, UrlRules
 
 _AT_ONCE = 32
@@ -103,8 +104,8 @@ def audit_range(range_key: str, stores: Stores, *, read: bool = False) -> Audite
 def _items(profiles: Sequence[Profile], stores: Stores) -> Iterator[_Item]:
     urls, copies = stores.urls, stores.documents.read([profile.profile_id for profile in profiles])
     for profile in profiles:
-        here = [ref for text in profile.strings if (ref := urls.classify(text)) is not None]
-        there = [ref for text in copies.get(profile.profile_id, ()) if (ref := urls.classify(text)) is not None]
+        here = list(references(profile.strings, urls))
+        there = list(references(copies.get(profile.profile_id, ()), urls))
         keys = {_key(ref, urls) for ref in here}
         for ref in here:
             yield _Item(profile.profile_id, profile.flagged, only_in_firebase=False, reference=ref)
@@ -130,7 +131,9 @@ def _judge(items: Sequence[_Item], known: Known, stores: Stores, audited: Audite
 
 def _findings(items: Sequence[_Item], known: Known, stores: Stores, *, read: bool) -> list[tuple[_Item, Finding]]:
     urls = stores.urls
-    keys = {item.reference.key or "" for item in items if item.reference.kind is UrlKind.TARGET}
+    keys = {
+        _key(item.reference, urls) for item in items if item.reference.kind is UrlKind.TARGET or item.reference.stays
+    }
     copied = {key: file for key in keys if (file := urls.file_of(key)) is not None and file in known}
     files = {item.reference.file for item in items if item.reference.file is not None} | set(copied.values())
 
@@ -150,12 +153,14 @@ def _findings(items: Sequence[_Item], known: Known, stores: Stores, *, read: boo
         blob = blobs.get(file) if file is not None else None
         return Facts(
             reference.kind,
+            holds=reference.holds,
+            stays=reference.stays,
             flagged=item.flagged,
             only_in_firebase=item.only_in_firebase,
             waived=state is not None and state.waived,
             in_source=blob is not None,
             source_changed=None not in (version, blob) and version != blob,
-            found=objects.get(reference.key or ""),
+            found=objects.get(_key(reference, urls)),
             evidence=evidence,
         )
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from migration_pipeline.core.control import Wait, go_on
 from migration_pipeline.core.model import KnownFile, Profile, ProfileId, ProfileRange, SourceFile, Waiting
 from migration_pipeline.core.ports import DocumentStore, ProfileStore, RangeLedger
+from migration_pipeline.core.reading import references
 from migration_pipeline.core.rewrite import batches
+from migration_pipeline.core.texts import Text
 from migration_pipeline.core.urls import Reference, UrlKind, UrlRules
 
 NEW_REFERENCE = "a reference appeared after the range was read"
@@ -14,6 +16,16 @@ NOT_REWRITTEN = (
     "its file is copied, but the reference came back, its row was locked or its document edited all along, "
     "or Firestore refused the document (the new URLs make it larger than 1 MiB)"
 )
+ASKS = "a reference has a query string or a fragment that may mean something"
+NOT_UNDERSTOOD = "a value names the source and is not understood (embedded or unparsable)"
+REASONS: Mapping[str, str] = {
+    ASKS: "Set source.query to keep or to drop, then run the range again.",
+    NOT_UNDERSTOOD: (
+        "The page of the range's references and `migration-pipeline status` show examples. Where a column holds texts, "
+        "set embedded = true for it; else put the value right in the app. Then run the range again."
+    ),
+}
+"""What an operator can do about profiles that wait for no file."""
 
 
 @dataclass(slots=True)
@@ -58,50 +70,59 @@ class _Seen:
 
     Attributes:
         unmoved: a file of the source that no operator waived, if any.
+        holds: why else the profile is not migrated, if it is not.
         outdated: a file in S3 of which the source has newer bytes, if any.
         uploaded: references into S3 to files that this migration never saw.
         unproven: references into S3 to files that the ledger knows and cannot vouch for.
         source: files referred to in the source.
+        staying: of these, those named in a way that is never re-pointed.
         target: the migration's files referred to in S3.
     """
 
     unmoved: SourceFile | None = None
+    holds: str | None = None
     outdated: SourceFile | None = None
     uploaded: int = 0
     unproven: int = 0
     source: list[SourceFile] = field(default_factory=list)
+    staying: set[SourceFile] = field(default_factory=set)
     target: list[SourceFile] = field(default_factory=list)
 
 
 class Judge:
-    """Says of single strings whether they keep a profile from being migrated."""
+    """Says of texts whether they keep a profile from being migrated."""
 
     def __init__(self, known: Mapping[SourceFile, KnownFile], urls: UrlRules) -> None:
         self._known, self._urls = known, urls
         self._by_key = {urls.unchecked_key_of(file): file for file in known}
 
-    def unmoved(self, text: str) -> bool:
-        """Whether a profile that holds this string is not migrated."""
+    def unmoved(self, text: Text) -> bool:
+        """Whether a profile that holds this text is not migrated."""
         seen = self.look([text])
-        return seen.unmoved is not None or seen.outdated is not None
+        return seen.unmoved is not None or seen.holds is not None or seen.outdated is not None
 
-    def look(self, strings: Iterable[str]) -> _Seen:
-        """All strings of one site of a profile, each looked at once."""
+    def look(self, texts: Iterable[Text]) -> _Seen:
+        """All texts of one site of a profile, each looked at once."""
         seen = _Seen()
-        for text in strings:
-            reference = self._urls.classify(text)
-            if reference is None:
-                continue
+        for reference in references(texts, self._urls):
             if reference.kind is UrlKind.SOURCE and reference.file is not None:
-                self._look_at_source(reference.file, seen)
+                self._look_at_source(reference.file, reference, seen)
             elif reference.kind is UrlKind.TARGET:
                 self._look_at_target(reference, seen)
+            elif reference.holds:
+                seen.holds = NOT_UNDERSTOOD
         return seen
 
-    def _look_at_source(self, file: SourceFile, seen: _Seen) -> None:
+    def _look_at_source(self, file: SourceFile, reference: Reference, seen: _Seen) -> None:
         seen.source.append(file)
+        if reference.stays:
+            seen.staying.add(file)
         state = self._known.get(file)
-        if seen.unmoved is None and not (state is not None and state.waived):
+        if state is not None and (state.waived or (reference.stays and state.verified and not state.outdated)):
+            return
+        if reference.waits and state is not None and state.verified:
+            seen.holds = seen.holds or ASKS
+        elif seen.unmoved is None:
             seen.unmoved = file
 
     def _look_at_target(self, reference: Reference, seen: _Seen) -> None:
@@ -180,7 +201,7 @@ def confirm(
 
 def _is_clean(
     profile: Profile,
-    copies: Mapping[ProfileId, Sequence[str]],
+    copies: Mapping[ProfileId, Sequence[Text]],
     judge: Judge,
     confirmed: Confirmed,
     held: set[SourceFile],
@@ -192,12 +213,16 @@ def _is_clean(
         # It may come back, so what it refers to in S3 stays; what it refers to in the source was not for it.
         return False
     held.update(here.source, there.source)
-    confirmed.left_in_database += here.unmoved is not None
-    confirmed.left_in_firebase += there.unmoved is not None
+    confirmed.left_in_database += here.unmoved is not None or here.holds is not None
+    confirmed.left_in_firebase += there.unmoved is not None or there.holds is not None
     file = here.unmoved or there.unmoved or here.outdated or there.outdated
-    if file is None:
+    holds = here.holds or there.holds
+    if file is not None:
+        confirmed.waiting.append(Waiting(profile.profile_id, judge.reason(file), file))
+    elif holds is not None:
+        confirmed.waiting.append(Waiting(profile.profile_id, holds))
+    else:
         confirmed.uploaded += here.uploaded + there.uploaded
         confirmed.unproven += here.unproven + there.unproven
-    else:
-        confirmed.waiting.append(Waiting(profile.profile_id, judge.reason(file), file))
-    return file is None
+        return True
+    return False

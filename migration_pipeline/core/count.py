@@ -11,7 +11,9 @@ from typing import Any, NamedTuple, Self
 
 from migration_pipeline.core.errors import Permanent
 from migration_pipeline.core.model import Profile, ProfileId, SourceFile
-from migration_pipeline.core.urls import UrlKind, UrlRules
+from migration_pipeline.core.reading import ASKING, each, example, odd
+from migration_pipeline.core.texts import Text
+from migration_pipeline.core.urls import Reference, UrlKind, UrlRules
 
 _EXAMPLES = 5
 
@@ -46,7 +48,7 @@ class Totals:
         references: by kind, at both sites, each place counted.
         files: of the source that each profile needs, added up; a file that several profiles share counts for each.
         squares: of these numbers, added up.
-        examples: of foreign and of unparsable references, without query strings.
+        examples: of references that somebody should look at, by kind, without query strings.
     """
 
     profiles: int = 0
@@ -94,7 +96,7 @@ class Counted(NamedTuple):
 
 
 def count(
-    profiles: Sequence[Profile], copies: Mapping[ProfileId, Sequence[str]], urls: UrlRules, totals: Totals
+    profiles: Sequence[Profile], copies: Mapping[ProfileId, Sequence[Text]], urls: UrlRules, totals: Totals
 ) -> Counted:
     """Count a batch of profiles and their documents, and add it to the totals."""
     referred: list[Referred] = []
@@ -122,7 +124,7 @@ NOBODY = "nobody"
 """Stands for the profile of rows whose profile is gone."""
 
 
-def count_unowned(rows: Iterable[Sequence[str]], urls: UrlRules) -> Iterator[Referred]:
+def count_unowned(rows: Iterable[Sequence[Text]], urls: UrlRules) -> Iterator[Referred]:
     """What rows refer to whose profile is gone: nothing of it is moved, and none of it is nobody's."""
     unknown = Profile(NOBODY, deleted=True, flagged=False, strings=())
     for strings in rows:
@@ -130,16 +132,14 @@ def count_unowned(rows: Iterable[Sequence[str]], urls: UrlRules) -> Iterator[Ref
             yield Referred(file, NOBODY, alive=True, to_move=False, too_long=_too_long(file, urls))
 
 
-def _looked_at(profile: Profile, strings: Iterable[str], urls: UrlRules, totals: Totals) -> dict[SourceFile, bool]:
+def _looked_at(profile: Profile, strings: Iterable[Text], urls: UrlRules, totals: Totals) -> dict[SourceFile, bool]:
     """The files that these refer to, each with whether a reference names the source."""
     found: dict[SourceFile, bool] = {}
-    for text in strings:
-        reference = urls.classify(text)
-        if reference is None:
-            continue
+    for text, reference in each(strings, urls):
         if not profile.deleted:
             totals.references[reference.kind.value] += 1
-            _keep_example(totals, profile.profile_id, reference.kind, f"{reference.shown} {reference.reason}")
+            totals.references[ASKING] += reference.asks
+            _keep_example(totals, profile.profile_id, text, reference)
         if reference.file is not None:
             found[reference.file] = True
         elif reference.kind is UrlKind.TARGET and reference.key is not None:
@@ -149,11 +149,12 @@ def _looked_at(profile: Profile, strings: Iterable[str], urls: UrlRules, totals:
     return found
 
 
-def _keep_example(totals: Totals, profile_id: ProfileId, kind: UrlKind, text: str) -> None:
-    if kind in (UrlKind.FOREIGN, UrlKind.UNPARSABLE):
-        examples, example = totals.examples.setdefault(kind.value, []), f"{profile_id}: {text}".rstrip()
-        if len(examples) < _EXAMPLES and example not in examples:
-            examples.append(example)
+def _keep_example(totals: Totals, profile_id: ProfileId, text: Text, reference: Reference) -> None:
+    kind = odd(reference)
+    if kind is not None:
+        examples, shown = totals.examples.setdefault(kind, []), f"{profile_id}: {example(text, reference)}"
+        if len(examples) < _EXAMPLES and shown not in examples:
+            examples.append(shown)
 
 
 def _too_long(file: SourceFile, urls: UrlRules) -> bool:

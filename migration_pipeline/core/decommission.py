@@ -32,7 +32,7 @@ from migration_pipeline.core.removal_ports import (
     SourceRemoval,
 )
 from migration_pipeline.core.removal_report import Decommissioned, Stay
-from migration_pipeline.core.source_references import named_in_rows, referred_by, referred_in_range
+from migration_pipeline.core.source_references import named_by, named_in_documents, named_in_range, named_in_rows
 
 _AT_ONCE = 16
 _FILES_A_SEARCH = 10_000
@@ -184,7 +184,8 @@ def _each_range(range_keys: Sequence[str], run: _Run, say: Say) -> None:
     for group in _groups(range_keys, run):
         # All tables are searched once for all of them. What is written after that is looked for again, in the range's
         # own profiles, while the range is held.
-        named = named_in_rows({file for judged in group.values() for file in judged}, run.stores)
+        files = {file for judged in group.values() for file in judged}
+        named = named_in_rows(files, run.stores) | named_in_documents(files, run.stores)
         for key, judged in group.items():
             if judged and run.room <= 0:
                 run.done.capped = True
@@ -261,7 +262,7 @@ def _one_range(
     if why_not is not None:  # a run came by since it was looked at first
         run.done.left[bounds.key] = why_not
         return
-    referred = judged.keys() & (referred_in_range(bounds, run.stores) | set(named))
+    referred = judged.keys() & (named_in_range(judged.keys(), bounds, run.stores) | set(named))
     for file in sorted(referred):
         run.done.stays(file, Stay.REFERRED_TO)
     files = sorted(judged.keys() - referred)
@@ -304,7 +305,7 @@ class _Work:
         ledger, done = self._run.removal.ledger, self._run.done
         found = await ask_each(files, self._prove, at_once=_AT_ONCE)
         # Once more, and of all profiles that ever needed them, wherever: a large range takes a while.
-        needed = await asyncio.to_thread(lambda: referred_by(ledger.wanters(files), self._run.stores))
+        needed = await asyncio.to_thread(lambda: named_by(files, ledger.wanters(files), self._run.stores))
         proven: dict[SourceFile, Proven] = {}
         for file, item in found.items():
             if file in needed:

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from migration_pipeline.core.control import Wait, go_on
-from migration_pipeline.core.model import Profile, ProfileId, ProfileRange, Wish
+from migration_pipeline.core.model import Places, Profile, ProfileId, ProfileRange, SourceFile, Wish
 from migration_pipeline.core.ports import DocumentStore, ProfileStore, RangeLedger
+from migration_pipeline.core.reading import Found, example, odd, read, spelled
+from migration_pipeline.core.texts import Text
 from migration_pipeline.core.urls import Reference, UrlKind, UrlRules
 
 _T = TypeVar("_T")
@@ -23,6 +25,12 @@ class Discovered:
         profiles: read, deleted ones included.
         references: URLs of the source, in both sites.
         files: different files these name.
+        asking: of the references, those with a query string or a fragment that may mean something.
+        foreign: URLs of other hosts.
+        other_container: URLs of the source's account whose container does not move.
+        unparsable: URLs that name no blob for sure.
+        embedded: values that name the source and are not understood.
+        examples: of all these but plain references, by kind, without query strings.
         drifted: profiles of which Firebase names a file that the database does not. The other direction is how most
             apps are meant to be: tables whose URLs are in no document.
     """
@@ -32,12 +40,34 @@ class Discovered:
     with_files: int = 0
     files: int = 0
     references: int = 0
+    asking: int = 0
     foreign: int = 0
+    other_container: int = 0
     unparsable: int = 0
+    embedded: int = 0
     drifted: int = 0
-    foreign_examples: list[str] = field(default_factory=list)
-    unparsable_examples: list[str] = field(default_factory=list)
+    examples: dict[str, list[str]] = field(default_factory=dict)
     drifted_examples: list[ProfileId] = field(default_factory=list)
+
+    def count(self, profile_id: ProfileId, text: Text, reference: Reference) -> None:
+        """One reference more."""
+        self.asking += reference.asks
+        match reference.kind:
+            case UrlKind.SOURCE:
+                self.references += 1
+            case UrlKind.FOREIGN:
+                self.foreign += 1
+            case UrlKind.OTHER_CONTAINER:
+                self.other_container += 1
+            case UrlKind.UNPARSABLE:
+                self.unparsable += 1
+            case UrlKind.EMBEDDED:
+                self.embedded += 1
+            case UrlKind.TARGET:
+                pass
+        kind = odd(reference)
+        if kind is not None:
+            _keep(self.examples.setdefault(kind, []), f"{profile_id}: {example(text, reference)}")
 
 
 def discover(
@@ -70,36 +100,66 @@ def _wanted(
         wait()  # here, so that no batch is looked at that was read before a pause
 
 
-def _wishes_of(profile: Profile, copies: Sequence[str] | None, urls: UrlRules, found: Discovered) -> list[Wish]:
-    here = _classified(profile.profile_id, profile.strings, urls, found)
-    there = _classified(profile.profile_id, copies or (), urls, found)
+def _wishes_of(profile: Profile, copies: Sequence[Text] | None, urls: UrlRules, found: Discovered) -> list[Wish]:
+    needs = Needs()
+    # The database's spelling counts where both sites name a file: clients of Firebase get the app's from there.
+    here = _looked_at(profile.profile_id, profile.strings, urls, found, needs)
+    there = _looked_at(profile.profile_id, copies or (), urls, found, needs)
     if _names(there, urls) - _names(here, urls):
         found.drifted += 1
         _keep(found.drifted_examples, profile.profile_id)
-    # The database's spelling counts where both sites name a file: clients of Firebase get the app's from there.
-    refs = {ref.file: ref for ref in (*there, *here)}
-    with_query = {ref.file for ref in (*there, *here) if ref.had_query}
-    return [
-        Wish(profile.profile_id, file, ref.shown, file in with_query) for file, ref in refs.items() if file is not None
-    ]
+    return needs.wishes(profile.profile_id)
 
 
-def _classified(profile_id: ProfileId, strings: Sequence[str], urls: UrlRules, found: Discovered) -> list[Reference]:
+def _looked_at(
+    profile_id: ProfileId, texts: Iterable[Text], urls: UrlRules, seen: Discovered, needs: "Needs"
+) -> list[Reference]:
     ours = []
-    for text in strings:
-        match urls.classify(text):
-            case None:
-                continue
-            case Reference(kind=UrlKind.FOREIGN) as ref:
-                found.foreign += 1
-                _keep(found.foreign_examples, f"{profile_id}: {ref.shown}")
-            case Reference(kind=UrlKind.UNPARSABLE) as ref:
-                found.unparsable += 1
-                _keep(found.unparsable_examples, f"{profile_id}: {ref.shown} {ref.reason}")
-            case ref:
-                found.references += ref.kind is UrlKind.SOURCE
-                ours.append(ref)
+    for text in texts:
+        for found in read(text, urls):
+            reference = found.reference
+            seen.count(profile_id, text, reference)
+            if reference.kind in (UrlKind.SOURCE, UrlKind.TARGET):
+                ours.append(reference)
+            if reference.file is not None:
+                needs.add(reference.file, found, text)
     return ours
+
+
+class Needs:
+    """The files that a profile needs, and how it spells them."""
+
+    def __init__(self) -> None:
+        self._first: dict[SourceFile, str] = {}
+        self._had_sas: set[SourceFile] = set()
+        self._places: dict[SourceFile, dict[str, list[str]]] = {}
+
+    def add(self, file: SourceFile, found: Found, text: Text) -> None:
+        """Note one reference."""
+        self._first.setdefault(file, found.reference.shown)
+        if found.reference.had_query:
+            self._had_sas.add(file)
+        places = self._places.setdefault(file, {})
+        # What is not re-pointed will not come back either.
+        if not (found.reference.waits or found.reference.stays):
+            places.setdefault(text.place, []).append(spelled(found, text))
+
+    def wishes(self, profile_id: ProfileId) -> list[Wish]:
+        """What is to be noted of them."""
+        return [
+            Wish(profile_id, file, shown, file in self._had_sas, self._unlike(file, shown))
+            for file, shown in self._first.items()
+        ]
+
+    def _unlike(self, file: SourceFile, shown: str) -> Places:
+        """Every spelling, where one is not the first: else that says it all.
+
+        What is not ASCII may be escaped in JSON, or not, and is kept as it was, too.
+        """
+        places = self._places[file]
+        if shown.isascii() and all(spelling == shown for spellings in places.values() for spelling in spellings):
+            return ()
+        return [(place, tuple(spellings)) for place, spellings in places.items()]
 
 
 def _names(references: Sequence[Reference], urls: UrlRules) -> set[str]:

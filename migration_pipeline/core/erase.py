@@ -12,14 +12,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from migration_pipeline.core.confirm import Judge
 from migration_pipeline.core.each import ask_each
 from migration_pipeline.core.errors import Permanent, RangeBusy
 from migration_pipeline.core.large_file import PART_BYTES
 from migration_pipeline.core.migrate import Stores
-from migration_pipeline.core.model import KnownFile, Profile, ProfileId, SourceFile
+from migration_pipeline.core.model import Profile, ProfileId, SourceFile
 from migration_pipeline.core.ports import Dropped, Erased, SourceStore, TargetStore
+from migration_pipeline.core.reading import named, named_in_target
 from migration_pipeline.core.rewrite import batches
+from migration_pipeline.core.seeing import Names
+from migration_pipeline.core.source_references import names_of
 
 _AT_ONCE = 16
 _NEEDLES = 500  # names that one search of a table looks for
@@ -56,7 +58,8 @@ def erase(stores: Stores, *, seconds: float) -> Erasure:
     done, dropped = Erasure(), stores.ledger.dropped(seconds=seconds)
     # All tables are searched once, for all of them, before any range is held. What a run of ours re-points after that,
     # its range has come to want again, and begin_erasing leaves it out.
-    named = referred_to({item.file for item in dropped}, stores)
+    files = {item.file for item in dropped}
+    named = referred_to(files, stores) | _named_in_documents(files, stores)
     for ranges, group in groupby(dropped, key=lambda item: tuple(item.ranges)):
         with ExitStack() as stack:
             try:
@@ -130,36 +133,41 @@ def referred_to(files: Collection[SourceFile], stores: Stores) -> set[SourceFile
     """Those of the files that any row refers to, or the document of such a row; searches all tables."""
     if not files:
         return set()
-    judge, held = _judge_of(files, stores), set[SourceFile]()
+    names, held = names_of(files, stores), set[SourceFile]()
     needles = sorted({needle(file) for file in files})
     for start in range(0, len(needles), _NEEDLES):
         for batch in stores.profiles.holding(needles[start : start + _NEEDLES]):
-            held |= _held_by(batch, judge, stores)
-        for strings in stores.profiles.unowned(needles[start : start + _NEEDLES]):
-            seen = judge.look(strings)
-            held.update(seen.target, seen.source)
-    return held & set(files)
+            held |= _held_by(batch, names, stores)
+        for texts in stores.profiles.unowned(needles[start : start + _NEEDLES]):
+            held |= named(texts, names, stores.urls)
+    return held
+
+
+def _named_in_documents(files: Collection[SourceFile], stores: Stores) -> set[SourceFile]:
+    """Those of the files that a document names which is not understood; no search of tables comes by there."""
+    names, held = names_of(files, stores), set[SourceFile]()
+    for bounds in stores.ledger.not_understood() if files else ():
+        for batch in stores.profiles.read(bounds):
+            held |= _held_by(batch, names, stores)
+    return held
 
 
 def still_held(files: Collection[SourceFile], profile_ids: Sequence[ProfileId], stores: Stores) -> set[SourceFile]:
     """Those of the files that these profiles, who once needed them, refer to, in row or document."""
-    judge, held = _judge_of(files, stores), set[SourceFile]()
+    names, held = names_of(files, stores), set[SourceFile]()
     for ids in batches(sorted(set(profile_ids), key=str)):
         rows = {profile.profile_id: profile for profile in stores.profiles.find(ids)}
-        held |= _held_by([rows.get(id_) or _gone(id_) for id_ in ids], judge, stores)
-    return held & set(files)
+        held |= _held_by([rows.get(id_) or _gone(id_) for id_ in ids], names, stores)
+    return held
 
 
-def _judge_of(files: Collection[SourceFile], stores: Stores) -> Judge:
-    return Judge(dict.fromkeys(files, KnownFile(None, waived=False)), stores.urls)
-
-
-def _held_by(profiles: Sequence[Profile], judge: Judge, stores: Stores) -> set[SourceFile]:
+def _held_by(profiles: Sequence[Profile], names: Names, stores: Stores) -> set[SourceFile]:
     held = set[SourceFile]()
     copies = stores.documents.read([profile.profile_id for profile in profiles])
     for profile in profiles:
-        seen = judge.look([*profile.strings, *copies.get(profile.profile_id, ())])
-        held.update(seen.target, () if profile.deleted else seen.source)
+        texts = [*profile.strings, *copies.get(profile.profile_id, ())]
+        # A deleted profile may come back; what it refers to in the source was never copied for it.
+        held |= (named_in_target if profile.deleted else named)(texts, names, stores.urls)
     return held
 
 

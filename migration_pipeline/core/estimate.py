@@ -13,6 +13,7 @@ from migration_pipeline.core.count import Totals
 from migration_pipeline.core.inventory import Found
 from migration_pipeline.core.large_file import PART_BYTES, part_bytes
 from migration_pipeline.core.model import Outcome
+from migration_pipeline.core.reading import ASKING
 from migration_pipeline.core.sample import Sampled, SampledFiles
 from migration_pipeline.core.urls import UrlKind
 
@@ -121,7 +122,7 @@ class Estimate:
         sampled: profiles looked at.
         asked: files that the source was asked about.
         deleted, with_files: profiles.
-        references: at both sites, by kind.
+        references: at both sites, by kind; under `query` those with a query string, or a fragment, that is no SAS.
         files: to move; one that several profiles share counts for each, so there may be fewer.
         files_off: by what part of them this may be off, for chance alone, in 95 of 100 cases.
         failing: files that cannot be copied as they are, by outcome.
@@ -140,7 +141,7 @@ class Estimate:
     asked: int
     deleted: int
     with_files: int
-    references: Mapping[UrlKind, int]
+    references: Mapping[str, int]
     files: int
     files_off: float
     failing: Mapping[Outcome, int]
@@ -188,7 +189,7 @@ def estimate(
         asked=files.answered,
         deleted=round(sampled.deleted * scale),
         with_files=round(sampled.with_files * scale),
-        references={kind: round(sampled.references[kind] * scale) for kind in UrlKind},
+        references={kind: round(sampled.references[kind] * scale) for kind in (*UrlKind, ASKING)},
         files=round(all_files),
         files_off=_SURE * files_error,
         failing=failing,
@@ -232,7 +233,7 @@ def exact(
         asked=found.files,
         deleted=totals.deleted,
         with_files=totals.with_files,
-        references={kind: totals.references[kind.value] for kind in UrlKind},
+        references={kind: totals.references[kind] for kind in (*UrlKind, ASKING)},
         files=found.files,
         files_off=0.0,
         failing=+failing,

@@ -15,6 +15,7 @@ class Finding(StrEnum):
     WAITING = "waiting"
     FOREIGN = "foreign"
     UNPARSABLE = "unparsable"
+    EMBEDDED = "embedded"
     DRIFTED = "drifted"
     STALE = "stale"
     ORPHAN_COPY = "orphan_copy"
@@ -31,6 +32,8 @@ ACCEPTED = "accepted"
 """What audits call those dangling references whose file an operator waived: they led nowhere before the migration."""
 _SEVERITY = {
     Finding.WAITING: 1,
+    Finding.UNPARSABLE: 1,
+    Finding.EMBEDDED: 1,
     Finding.DRIFTED: 1,
     Finding.STALE: 1,
     Finding.ORPHAN_COPY: 1,
@@ -45,6 +48,8 @@ class Facts:
 
     Attributes:
         kind: what the URL is to us.
+        holds: it names the source and is not understood, so that its profile is not migrated.
+        stays: it is a name that the app makes a URL of, which is never re-pointed.
         flagged: the profile is flagged as migrated.
         only_in_firebase: the document holds it, and the database does not.
         waived: an operator let the profile go on without the file.
@@ -55,6 +60,8 @@ class Facts:
     """
 
     kind: UrlKind
+    holds: bool = False
+    stays: bool = False
     flagged: bool = False
     only_in_firebase: bool = False
     waived: bool = False
@@ -66,11 +73,16 @@ class Facts:
 
 def classify(facts: Facts) -> Finding:
     """The one finding of a reference: the worst that the facts say."""
+    if facts.holds and facts.flagged:
+        return Finding.STALE
     match facts.kind:
-        case UrlKind.FOREIGN:
+        case UrlKind.FOREIGN | UrlKind.OTHER_CONTAINER:
             return Finding.FOREIGN
         case UrlKind.UNPARSABLE:
-            return Finding.UNPARSABLE
+            # One that only looks like a URL of S3 was never ours.
+            return Finding.UNPARSABLE if facts.holds else Finding.FOREIGN
+        case UrlKind.EMBEDDED:
+            return Finding.EMBEDDED
         case UrlKind.SOURCE:
             return _at_source(facts)
         case UrlKind.TARGET:
@@ -78,6 +90,8 @@ def classify(facts: Facts) -> Finding:
 
 
 def _at_source(facts: Facts) -> Finding:
+    if facts.stays and facts.found is not None:
+        return _at_target(facts)
     if not facts.in_source:
         return Finding.DANGLING
     if facts.flagged and not facts.waived:

@@ -22,6 +22,7 @@ from migration_pipeline.core.ports import (
     SourceStore,
     TargetStore,
 )
+from migration_pipeline.core.reading import HOLDING
 from migration_pipeline.core.rewrite import rewrite
 from migration_pipeline.core.spent import spent
 from migration_pipeline.core.transfer import Transferred, transfer
@@ -29,6 +30,7 @@ from migration_pipeline.core.urls import UrlRules
 
 T = TypeVar("T")
 
+_EXAMPLES = 3
 MAX_PASSES = 3
 """Passes over a range whose users add references while it is worked on; the rest waits for the next run."""
 
@@ -89,14 +91,20 @@ class RangeReport:
         return Counter(item.reason for item in self.confirmed.waiting)
 
     def counters(self) -> dict[str, object]:
-        """The figures that status and report are made of; plain JSON, no URL in it."""
+        """The figures that status and report are made of, with some examples; plain JSON, no query string in it."""
         return {
             "profiles": self.discovered.profiles,
             "deleted": self.discovered.deleted,
             "with_files": self.discovered.with_files,
             "files": self.discovered.files,
             "foreign": self.discovered.foreign,
+            "other_container": self.discovered.other_container,
             "unparsable": self.discovered.unparsable,
+            "embedded": self.discovered.embedded,
+            "with_query": self.discovered.asking,
+            "examples": {
+                kind: texts[:_EXAMPLES] for kind, texts in self.discovered.examples.items() if kind in HOLDING
+            },
             "drifted": self.discovered.drifted,
             "copied": self.transferred.copied,
             "bytes": self.transferred.bytes,

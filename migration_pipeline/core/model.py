@@ -1,12 +1,14 @@
 """The nouns: profiles, ranges, files and what became of them."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 from uuid import UUID
+
+from migration_pipeline.core.texts import Text
 
 ProfileId = int | str
 """A profile's key: an `int` for integer columns, else text (a uuid in its canonical lower-case form)."""
@@ -104,25 +106,33 @@ class WantedFile:
     replaces: str | None = None
 
 
+Places = Sequence[tuple[str, Sequence[str]]]
+"""Each place of a profile that names a file, with the spellings there, in order."""
+
+
 class Wish(NamedTuple):
     """A file that a profile needs in S3, and how the profile spells it.
 
     Attributes:
         spelling: the reference without query string and fragment, as a rollback will write it again.
-        had_query: there was a query string, which is not kept: it may hold a SAS.
+        had_query: there was a SAS, which is not kept.
+        places: where that spelling is not all: each place that names the file, with the spellings there, in order,
+            as they stand in the raw value, a SAS left out.
     """
 
     profile_id: ProfileId
     file: SourceFile
     spelling: str
     had_query: bool
+    places: Places = ()
 
 
 class Spelling(NamedTuple):
-    """How a profile's reference to a file read; `url` is `None` for those noted by releases that kept none."""
+    """How a profile's references to a file read; `url` is `None` for those noted by releases that kept none."""
 
     url: str | None
     had_query: bool
+    places: Places = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,13 +210,13 @@ class Profile:
     Attributes:
         deleted: soft-deleted; such a profile is never written.
         flagged: its `migrated_at` column is set.
-        strings: every string in its configured columns and related rows.
+        strings: every string in its configured columns and related rows that could name a file.
     """
 
     profile_id: ProfileId
     deleted: bool
     flagged: bool
-    strings: tuple[str, ...]
+    strings: tuple[Text, ...]
 
 
 class Rewritten(NamedTuple):

@@ -25,6 +25,7 @@ from migration_pipeline.core.model import (
     WantedFile,
     Wish,
 )
+from migration_pipeline.core.texts import Text
 from migration_pipeline.core.values import ReplaceFor
 
 
@@ -170,13 +171,13 @@ class ProfileStore(Protocol):
         """The range's profiles in id order, in batches."""
 
     def rewrite(self, profile_ids: Sequence[ProfileId], replace: ReplaceFor, fence: Fence) -> Rewritten:
-        """Replace single strings in the values as they are now, under row locks; deleted profiles are left.
+        """Replace parts of strings in the values as they are now, under row locks; deleted profiles are left.
 
         A row that the database refuses to have written is told of, and harms no other.
         """
 
-    def set_flags(self, profile_ids: Sequence[ProfileId], unmoved: Callable[[str], bool], fence: Fence) -> Flagged:
-        """Set `migrated_at` where, under row lock, no string is `unmoved`."""
+    def set_flags(self, profile_ids: Sequence[ProfileId], unmoved: Callable[[Text], bool], fence: Fence) -> Flagged:
+        """Set `migrated_at` where, under row lock, no text is `unmoved`."""
 
     def find(self, profile_ids: Sequence[ProfileId]) -> Sequence[Profile]:
         """These profiles, those that are there."""
@@ -187,10 +188,11 @@ class ProfileStore(Protocol):
     def holding(self, texts: Sequence[str], *, any_case: bool = False) -> Iterator[Sequence[Profile]]:
         """Profiles, deleted ones too, that hold a string with one of these in it, and perhaps others; in batches.
 
-        Reads the whole table.
+        A string in which one of these is escaped, in any way that `core.seeing` undoes, is found too; and so is what
+        the app makes a URL of by putting a host before it, whatever it names. Reads the whole table.
         """
 
-    def unowned(self, texts: Sequence[str] = (), *, any_case: bool = False) -> Iterator[Sequence[str]]:
+    def unowned(self, texts: Sequence[str] = (), *, any_case: bool = False) -> Iterator[Sequence[Text]]:
         """Rows that belong to no profile, their profile's row being gone: the strings of each.
 
         With `texts`, of those rows that hold one of these, and perhaps of others. Reads whole tables.
@@ -206,11 +208,11 @@ class ProfileStore(Protocol):
 class DocumentStore(Protocol):
     """Firebase: the copies of the URLs that clients read."""
 
-    def read(self, profile_ids: Sequence[ProfileId]) -> Mapping[ProfileId, Sequence[str]]:
-        """Every string in the configured fields; profiles without a document are absent."""
+    def read(self, profile_ids: Sequence[ProfileId]) -> Mapping[ProfileId, Sequence[Text]]:
+        """Every string in the configured fields, keys of maps too; profiles without a document are absent."""
 
     def rewrite(self, profile_ids: Sequence[ProfileId], replace: ReplaceFor, fence: Fence) -> Rewritten:
-        """Replace single strings, each write conditional on the document being as it was read.
+        """Replace parts of strings, each write conditional on the document being as it was read.
 
         The fence is asked after each reading and before the write that depends on it.
         """
@@ -307,6 +309,9 @@ class Ledger(Protocol):
 
     def ranges(self) -> Sequence[ProfileRange]:
         """Every planned range, in id order."""
+
+    def not_understood(self) -> Sequence[ProfileRange]:
+        """Ranges of which the newest run found values that name the source and are not understood."""
 
     def add_ranges(self, new: Sequence[ProfileRange]) -> None:
         """Plan further ranges."""

@@ -153,7 +153,11 @@ class RangeState(NamedTuple):
         return f"its audit found {found}" if found else None
 
 
-_BAD = {Finding.DANGLING: ACCEPTED, Finding.WAITING: WAIVED, Finding.CORRUPT: "", Finding.STALE: ""}
+_BAD = {
+    Finding.DANGLING: ACCEPTED,
+    Finding.WAITING: WAIVED,
+    **dict.fromkeys((Finding.CORRUPT, Finding.STALE, Finding.UNPARSABLE, Finding.EMBEDDED), ""),
+}
 """What must not have been found, and what the part of it is called that an operator let be.
 
 Drift and orphan copies say nothing against removing: each file's references are looked at again.

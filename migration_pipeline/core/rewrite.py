@@ -1,4 +1,4 @@
-"""Re-pointing references: single URLs, in the value as it is at that moment."""
+"""Re-pointing references: URLs alone, in the value as it is at that moment."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -7,8 +7,10 @@ from typing import Protocol
 from migration_pipeline.core.control import Wait, go_on
 from migration_pipeline.core.model import KnownFile, ProfileId, Rewritten, SourceFile
 from migration_pipeline.core.ports import Fence, RangeLedger
-from migration_pipeline.core.urls import UrlKind, UrlRules
-from migration_pipeline.core.values import Replace, ReplaceFor
+from migration_pipeline.core.reading import moved_to, read
+from migration_pipeline.core.texts import Text
+from migration_pipeline.core.urls import UrlRules
+from migration_pipeline.core.values import Edit, Replace, ReplaceFor
 
 BATCH = 200
 """Profiles of one short transaction, or of one read of documents."""
@@ -22,19 +24,17 @@ class Rewritable(Protocol):
 
 
 def moved(known: Mapping[SourceFile, KnownFile], urls: UrlRules) -> Replace:
-    """The one function that decides what a string becomes: the new URL of a verified file, else no change.
+    """The one function that decides what becomes of references: the new URLs of verified files, else no change.
 
     A reference is re-pointed only where the ledger holds proof that its file is in S3.
     """
     verified = {file for file, state in known.items() if state.verified}
 
-    def replace(text: str) -> str | None:
-        reference = urls.classify(text)
-        if reference is None or reference.kind is not UrlKind.SOURCE or reference.file not in verified:
-            return None
-        return urls.target_url(reference.file)
+    def edits(text: Text) -> list[Edit]:
+        at_source = (found for found in read(text, urls) if found.reference.file in verified)
+        return [edit for found in at_source if (edit := moved_to(found, text, urls)) is not None]
 
-    return replace
+    return lambda texts: [edits(text) for text in texts]
 
 
 def rewrite(site: Rewritable, *, ledger: RangeLedger, urls: UrlRules, wait: Wait = go_on) -> Rewritten:

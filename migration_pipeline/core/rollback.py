@@ -23,8 +23,11 @@ from migration_pipeline.core.model import (
     Spelling,
     Waiting,
 )
+from migration_pipeline.core.reading import references, target_file
 from migration_pipeline.core.rewrite import batches
-from migration_pipeline.core.urls import UrlKind, UrlRules
+from migration_pipeline.core.spellings import edits_back, tails
+from migration_pipeline.core.texts import Text
+from migration_pipeline.core.urls import Reference, UrlKind
 from migration_pipeline.core.values import Replace
 
 _AT_ONCE = 32
@@ -33,7 +36,8 @@ _REASONS = 5
 CHANGED = "the source was written after it was copied"
 MISSING = "the source has no such file any more"
 NO_EVIDENCE = "the ledger does not know which version was copied"
-HAD_QUERY = "its URL had a query string, which is not kept; without_queries brings it back without"
+HAD_QUERY = "its URL had a SAS, which is not kept; without_queries brings it back without"
+SPELLED_DIFFERENTLY = "the profile referred to the file with different query strings, and has been edited since"
 
 
 @dataclass(slots=True)
@@ -90,7 +94,7 @@ def roll_back_range(
     Args:
         range_key: a planned range.
         stores: everything to talk to.
-        without_queries: also bring back URLs that had a query string, without it.
+        without_queries: also bring back URLs that had a SAS, without it.
         say: told of each stage as it ends.
 
     Raises:
@@ -163,17 +167,11 @@ def _copied(bounds: ProfileRange, stores: Stores) -> dict[SourceFile, KnownFile]
         files = {
             file
             for profile in batch
-            for text in (*profile.strings, *copies.get(profile.profile_id, ()))
-            if (file := target_file(text, stores.urls)) is not None
+            for reference in references([*profile.strings, *copies.get(profile.profile_id, ())], stores.urls)
+            if (file := target_file(reference, stores.urls)) is not None
         }
         found.update(stores.ledger.find(sorted(files - found.keys())))
     return found
-
-
-def target_file(text: str, urls: UrlRules) -> SourceFile | None:
-    """The blob whose copy a URL into S3 names by its key."""
-    reference = urls.classify(text)
-    return urls.file_of(reference.key or "") if reference is not None and reference.kind is UrlKind.TARGET else None
 
 
 class _Back:
@@ -193,29 +191,30 @@ class _Back:
         self.ready = files.keys() - self._refused.keys()
 
     def replace_for(self, profile_id: ProfileId) -> Replace:
-        spelled = self._spellings.get(profile_id, {})
+        def spelling_of(file: SourceFile) -> Spelling | None:
+            spelling = self._spelling(profile_id, file)
+            return spelling if file in self.ready and not self._keeps(spelling) else None
 
-        def replace(text: str) -> str | None:
-            file = target_file(text, self._urls)
-            if file is None or file not in self.ready:
-                return None
-            spelling = spelled.get(file, Spelling(None, had_query=False))
-            if spelling.had_query and not self._without_queries:
-                return None
-            return spelling.url or self._urls.source_url(file)
+        return lambda texts: edits_back(texts, spelling_of, self._urls)
 
-        return replace
+    def _spelling(self, profile_id: ProfileId, file: SourceFile) -> Spelling:
+        return self._spellings.get(profile_id, {}).get(file, Spelling(None, had_query=False))
 
-    def why_left(self, profile_id: ProfileId, text: str) -> tuple[SourceFile, str] | None:
+    def _keeps(self, spelling: Spelling) -> bool:
+        return spelling.had_query and not self._without_queries
+
+    def why_left(self, profile_id: ProfileId, reference: Reference) -> tuple[SourceFile, str] | None:
         """Why a URL did not go back; `None` for one that is not of a copy of ours."""
-        file = target_file(text, self._urls)
+        file = target_file(reference, self._urls)
         if file is None or file not in self._files:
             return None
         if file in self._refused:
             return file, self._refused[file]
-        spelling = self._spellings.get(profile_id, {}).get(file)
-        if spelling is not None and spelling.had_query and not self._without_queries:
+        spelling = self._spelling(profile_id, file)
+        if self._keeps(spelling):
             return file, HAD_QUERY
+        if len(set(tails(spelling))) > 1:
+            return file, SPELLED_DIFFERENTLY
         return file, "the reference came after it was looked at, or its row or document was busy; roll back again"
 
 
@@ -242,20 +241,15 @@ def _look_again(bounds: ProfileRange, stores: Stores, back: _Back, done: RolledB
     told, refused = {item.profile_id for item in done.left}, dict(done.database.refused)
     for batch, copies in _read(bounds, stores):
         for profile in batch:
-            texts = (*profile.strings, *copies.get(profile.profile_id, ()))
-            kept = [found for text in texts if (found := back.why_left(profile.profile_id, text)) is not None]
+            held = list(references([*profile.strings, *copies.get(profile.profile_id, ())], stores.urls))
+            kept = [found for ref in held if (found := back.why_left(profile.profile_id, ref)) is not None]
             if kept and profile.profile_id not in told:
                 file, why = kept[0]
                 done.left.append(Waiting(profile.profile_id, refused.get(profile.profile_id, why), file))
-            done.stayed += _in_target(texts, stores.urls) - len(kept)
+            done.stayed += sum(ref.kind is UrlKind.TARGET for ref in held) - len(kept)
 
 
-def _in_target(texts: Iterable[str], urls: UrlRules) -> int:
-    references = (urls.classify(text) for text in texts)
-    return sum(ref is not None and ref.kind is UrlKind.TARGET for ref in references)
-
-
-def _read(bounds: ProfileRange, stores: Stores) -> Iterable[tuple[list[Profile], Mapping[ProfileId, Sequence[str]]]]:
+def _read(bounds: ProfileRange, stores: Stores) -> Iterable[tuple[list[Profile], Mapping[ProfileId, Sequence[Text]]]]:
     for batch in stores.profiles.read(bounds):
         alive = [profile for profile in batch if not profile.deleted]
         yield alive, stores.documents.read([profile.profile_id for profile in alive])

@@ -85,10 +85,12 @@ def sweep_profiles(batches: Iterable[Sequence[Profile]], stores: Stores) -> Swep
             and (profile.flagged or (place := places[profile.profile_id]) is None or place.key in done)
         ]
         copies = stores.documents.read([profile.profile_id for profile in to_look_at])
-        held = {p.profile_id: judge.look([*p.strings, *copies.get(p.profile_id, ())]).source for p in to_look_at}
-        suspects = {file for files in held.values() for file in files}
-        waived = {file for file, state in stores.ledger.find(sorted(suspects)).items() if state.waived}
-        late = [id_ for id_, files in held.items() if set(files) - waived]
+        held = {p.profile_id: judge.look([*p.strings, *copies.get(p.profile_id, ())]) for p in to_look_at}
+        suspects = {file for seen in held.values() for file in seen.source}
+        known = stores.ledger.find(sorted(suspects))
+        waived = {file for file, state in known.items() if state.waived}
+        copied = {file for file, state in known.items() if state.verified}
+        late = [id_ for id_, seen in held.items() if seen.holds or set(seen.source) - waived - (seen.staying & copied)]
         wanted = {place.key for id_ in late if (place := places[id_]) is not None}
         # Asked for first: a crash in between makes a run too many, and none too few. And once more: a run that began in
         # between may have set the flags that are cleared here.
@@ -117,10 +119,10 @@ def sweep_unowned(stores: Stores, swept: Swept) -> None:
     They are in no range, and have no flag that could be cleared: what they name is kept, and the source with it.
     """
     judge = Judge({}, stores.urls)
-    for strings in stores.profiles.unowned(stores.urls.source_hosts, any_case=True):
-        files = judge.look(strings).source
-        waived = {file for file, state in stores.ledger.find(sorted(set(files))).items() if state.waived}
-        swept.unowned += bool(set(files) - waived)
+    for texts in stores.profiles.unowned(stores.urls.source_hosts, any_case=True):
+        seen = judge.look(texts)
+        waived = {file for file, state in stores.ledger.find(sorted(set(seen.source))).items() if state.waived}
+        swept.unowned += seen.holds is not None or bool(set(seen.source) - waived)
 
 
 def sweep_files(range_keys: Iterable[str], stores: Stores, swept: Swept) -> None:

@@ -9,6 +9,7 @@ import dagster as dg
 
 from migration_pipeline.adapters.ledger.overview import RangeTotals
 from migration_pipeline.core.alert_words import count
+from migration_pipeline.core.confirm import REASONS
 from migration_pipeline.core.migrate import RangeReport
 from migration_pipeline.core.model import REMEDIES, Outcome, Rewritten
 
@@ -38,11 +39,17 @@ def file_references(report: RangeReport) -> Metadata:
         "profiles_with_files": found.with_files,
         "files": found.files,
         "references": found.references,
+        "references_with_query": found.asking,
         "foreign_urls": found.foreign,
+        "other_container_urls": found.other_container,
         "unparsable_urls": found.unparsable,
+        "embedded_values": found.embedded,
         "drifted_profiles": found.drifted,
-        **table("foreign_examples", ["URL"], [[text] for text in found.foreign_examples]),
-        **table("unparsable_examples", ["URL"], [[text] for text in found.unparsable_examples]),
+        **{
+            key: value
+            for kind, texts in sorted(found.examples.items())
+            for key, value in table(f"{kind}_examples", ["URL"], [[text] for text in texts]).items()
+        },
         **table("drifted_examples", ["profile"], [[str(text)] for text in found.drifted_examples]),
     }
 
@@ -126,7 +133,7 @@ def what_is_left(report: RangeReport) -> str:
     more = ", …" if len(report.reasons()) > len(reasons) else ""
     lines = [f"{waiting:,} of {count(profiles, 'profile')} {are} not migrated: {what}{more}."]
     for reason, number in reasons:
-        remedy = REMEDIES[Outcome(reason)] if reason in set(Outcome) else "Run the range again."
+        remedy = REMEDIES[Outcome(reason)] if reason in set(Outcome) else REASONS.get(reason, "Run the range again.")
         ids = [str(item.profile_id) for item in report.confirmed.waiting if item.reason == reason][:_REASONS]
         more = ", …" if number > len(ids) else ""
         lines.append(f"{reason}: {'profile' if number == 1 else 'profiles'} {', '.join(ids)}{more}. {remedy}")

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from migration_pipeline.core.estimate import Estimate, Million
+from migration_pipeline.core.reading import ASKING
 from migration_pipeline.core.sample import SampledFiles
 from migration_pipeline.core.urls import UrlKind
 from migration_pipeline.defs import pages
@@ -13,7 +14,7 @@ from migration_pipeline.planning import Planned
 def plan_page(planned: Planned, expected: Estimate, files: SampledFiles) -> pages.Metadata:
     """Ranges, and what is to be expected of the migration; docs/planning.md tells how far to trust it."""
     sizes = [item.profiles for item in planned.ranges]
-    examples = [[kind.value, text] for kind, texts in planned.sampled.examples.items() for text in texts]
+    examples = [[kind, text] for kind, texts in planned.sampled.examples.items() for text in texts]
     examples += [[outcome.value, str(file)] for outcome, held in files.examples.items() for file in held]
     return {
         "ranges": len(planned.ranges),
@@ -29,7 +30,7 @@ def plan_page(planned: Planned, expected: Estimate, files: SampledFiles) -> page
         "sampled_profiles": expected.sampled,
         "sampled_files": expected.asked,
         "profiles_with_files": expected.with_files,
-        **{f"references_{kind}": expected.references[kind] for kind in UrlKind},
+        **{f"references_{kind}": expected.references[kind] for kind in (*UrlKind, ASKING)},
         "files": expected.files,
         "files_off_by_percent": round(100 * expected.files_off, 1),
         "files_that_cannot_be_copied": sum(expected.failing.values()),

@@ -15,9 +15,7 @@ from migration_pipeline.defs.resources import Migration
 class RollingBack(Removing):
     """Who rolls the range back, why, and whether it is meant."""
 
-    without_queries: bool = Field(
-        default=False, description="Also URLs that had a query string, which is not kept: without it."
-    )
+    without_queries: bool = Field(default=False, description="Also URLs that had a SAS, which is not kept: without it.")
 
 
 @dg.asset(

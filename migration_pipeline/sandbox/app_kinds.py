@@ -14,7 +14,6 @@ class Kind(StrEnum):
     NASTY_NAMES = "nasty_names"
     ODD_HEADERS = "odd_headers"
     FOREIGN = "foreign"  # one photo of another site
-    UNPARSABLE = "unparsable"  # one URL of our host with a broken percent escape
     BIG_NUMBER = "big_number"  # a number that floats and 64-bit integers cannot hold
     NO_DOCUMENT = "no_document"
     DRIFTED = "drifted"  # its document has a photo less than its row
@@ -55,7 +54,6 @@ _COMMON: Mapping[int, Kind] = {
     23: Kind.NASTY_NAMES,
     28: Kind.SAS,
     31: Kind.ALIAS_HOST,
-    33: Kind.UNPARSABLE,
     35: Kind.NO_DOCUMENT,
     37: Kind.DRIFTED,
     39: Kind.BIG_NUMBER,

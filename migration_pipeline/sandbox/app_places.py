@@ -126,6 +126,7 @@ def settings_toml(stores: AppStores, size: AppSize, *, profiles_per_range: int |
 account_url = {text(stores.account_url)}
 containers = {text(CONTAINERS)}
 alias_hosts = {{ {text(ALIAS_HOST)} = {text(PHOTOS)} }}
+query = "drop"
 
 [target]
 bucket = {text(stores.bucket)}

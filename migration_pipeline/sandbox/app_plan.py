@@ -225,8 +225,6 @@ class _Draft:
             first["original"] = self._urls.plain(self._spoil(0))
         elif self._kind is Kind.FOREIGN:
             photos.append({"id": "imported", "original": foreign_url(self._rng), "position": len(photos)})
-        elif self._kind is Kind.UNPARSABLE:
-            first["preview"] = self._urls.unparsable(self._profile.blobs[0])
         elif self._kind is Kind.BIG_NUMBER:
             first["perceptual_hash"] = BIG_NUMBER
         elif self._kind is Kind.ODD_HEADERS:

@@ -99,10 +99,6 @@ class UrlWriter:
             self.careless,
         )
 
-    def unparsable(self, blob: Blob) -> str:
-        """On our host, with a percent sign that is no escape; names no blob."""
-        return f"{self._account}/{blob.container}/{blob.name.rpartition('/')[0]}/100%zz.jpg"
-
     def _note(self, url: str) -> str:
         self.written.add(url)
         return url

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from migration_pipeline.core.errors import SettingsError
-from migration_pipeline.settings.sections import ProfilesTable, RelatedTable, Settings
+from migration_pipeline.settings.sections import ProfilesTable, RelatedTable, Settings, TextColumn
 
 CONFIG_VARIABLE = "MIGRATION_CONFIG"
 DEFAULT_FILE = "migration.toml"
@@ -135,6 +135,7 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
         **{(f.alias or n): f.annotation for n, f in Settings.model_fields.items() if isinstance(f.annotation, type)},
         "database.profiles": ProfilesTable,
         "database.related": RelatedTable,
+        **dict.fromkeys(("database.profiles.columns", "database.related.columns", "firebase.fields"), TextColumn),
     }
     model = models[".".join(str(part) for part in location if isinstance(part, str))]
     return [field.alias or name for name, field in model.model_fields.items() if name != "secrets"]

@@ -17,8 +17,11 @@ WebUrl = Annotated[str, AfterValidator(_web_url)]
 Identifier = Annotated[str, Field(min_length=1)]
 # Quoted wherever they are used; but the driver takes a % for a placeholder, within quotes too.
 SqlName = Annotated[str, Field(pattern=r"^[^%\x00]+$")]
-FieldNames = Annotated[list[Identifier], Field(min_length=1)]
-ColumnNames = Annotated[list[SqlName], Field(min_length=1)]
+
+
+def _base_url(text: str) -> str:
+    HttpUrl(text)
+    return text
 
 
 def _document_path(text: str) -> str:
@@ -37,12 +40,37 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class TextColumn(_Section):
+    """A column, or a field of documents, that holds more than whole URLs, or less."""
+
+    name: SqlName
+    embedded: bool = False
+    base: Annotated[str, AfterValidator(_base_url)] | None = None
+    repoint: bool = False
+
+
+Columns = Annotated[list[SqlName | TextColumn], Field(min_length=1)]
+
+
 class Source(_Section):
     """Azure Blob Storage."""
 
     account_url: WebUrl = Field(description="The storage account's blob endpoint.")
     containers: Annotated[list[str], Field(min_length=1)] = Field(description="Containers that move.")
-    alias_hosts: dict[str, str] = Field(default={}, description="Hosts, of a CDN say, and the container each serves.")
+    alias_hosts: dict[str, str] = Field(
+        default={},
+        description=(
+            "Hosts, of a CDN say, with a path where they serve more, and the container each serves; `*` for one whose "
+            "URLs name the container first."
+        ),
+    )
+    query: Literal["keep", "drop", "wait"] = Field(
+        default="wait",
+        description=(
+            "What becomes of query strings and fragments when a reference is re-pointed: `keep`, `drop`, or `wait`, "
+            "and the profile with it, for a decision. A SAS goes in any case."
+        ),
+    )
 
 
 class Target(_Section):
@@ -71,7 +99,7 @@ class ProfilesTable(_Section):
 
     table: SqlName = "profiles"
     id: SqlName = "id"
-    columns: ColumnNames = ["photos"]
+    columns: Columns = ["photos"]
     deleted_at: SqlName | None = None
     deleted: SqlName | None = None
     deleted_values: list[str] = []
@@ -85,7 +113,7 @@ class RelatedTable(_Section):
     table: SqlName
     profile_id: SqlName
     id: SqlName | None = None
-    columns: ColumnNames
+    columns: Columns
     updated_at: SqlName | None = None
 
 
@@ -128,7 +156,9 @@ class Firebase(_Section):
     document: DocumentPath = Field(
         default="profiles/{id}", description="A document's path; `{id}` is the profile's id."
     )
-    fields: FieldNames = Field(default=["photos"], description="Fields that hold URLs; dots reach into maps.")
+    fields: Columns = Field(
+        default=["photos"], description="Fields that hold URLs, like columns; dots reach into maps."
+    )
 
 
 class LedgerSection(_Section):

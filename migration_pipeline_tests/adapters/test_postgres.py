@@ -1,7 +1,7 @@
 """The app's database and the ledger, on a real Postgres."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -20,7 +20,10 @@ from migration_pipeline.adapters.postgres.tables import ProfileTable, RelatedTab
 from migration_pipeline.core.errors import Fatal, RangeBusy, RangeLost
 from migration_pipeline.core.model import CopyResult, Outcome, ProfileRange, SourceFile, Wish
 from migration_pipeline.core.ports import Dropped, Erased, Fence
+from migration_pipeline.core.texts import Text
+from migration_pipeline.core.values import Replace
 from migration_pipeline.sandbox import Sandbox
+from migration_pipeline_tests.replacing import whole
 
 RANGE = ProfileRange("0000000001-0000000009", 1, None, 9, 3)
 FILE = SourceFile("photos", "a.jpg")
@@ -71,8 +74,8 @@ def new(text: str) -> str | None:
     return text.replace("old://", "new://") if text.startswith("old://") else None
 
 
-def always_new(_: object) -> Callable[[str], str | None]:
-    return new
+def always_new(_: object) -> Replace:
+    return whole(new)
 
 
 def ours() -> None:
@@ -120,7 +123,7 @@ def test_an_edit_under_way_is_waited_for_and_kept(
 def test_the_flag_is_set_only_where_the_row_is_clean_at_that_moment(
     app: "psycopg.Connection[tuple[object, ...]]", profiles: PostgresProfiles
 ) -> None:
-    assert profiles.set_flags([1, 2, 3], lambda text: text.startswith("old://"), OURS).ids == (3,)
+    assert profiles.set_flags([1, 2, 3], lambda text: text.text.startswith("old://"), OURS).ids == (3,)
     assert app.execute("SELECT id FROM profiles WHERE moved IS NOT NULL").fetchall() == [(3,)]
     assert profiles.clear_flags([1, 3]).ids == (3,)
 
@@ -265,14 +268,14 @@ def test_a_profile_that_stays_locked_is_left_and_the_others_are_done(
     with psycopg.connect(url) as user:
         user.execute("SELECT FROM profiles WHERE id = 1 FOR UPDATE")
         assert profiles.rewrite([1, 3], always_new, OURS).profiles == 1
-        assert profiles.set_flags([1, 3], lambda text: text.startswith("old://"), OURS).ids == (3,)
+        assert profiles.set_flags([1, 3], lambda text: text.text.startswith("old://"), OURS).ids == (3,)
     assert photos(app) == ['["old://1",  "keep"]', '["old://2"]', '["new://3"]']
 
 
 def test_no_row_that_belongs_to_a_profile_slips_in_while_it_is_flagged(
     url: str, profiles: PostgresProfiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unmoved(text: str) -> bool:
+    def unmoved(text: Text) -> bool:
         with psycopg.connect(url) as user:
             user.execute("SET lock_timeout = '50ms'")
             for statement in (
@@ -282,7 +285,7 @@ def test_no_row_that_belongs_to_a_profile_slips_in_while_it_is_flagged(
             ):
                 with pytest.raises(psycopg.errors.LockNotAvailable), user.transaction():
                     user.execute(statement)
-        return text.startswith("old://")
+        return text.text.startswith("old://")
 
     profiles.rewrite([1], always_new, OURS)
     monkeypatch.setattr(PostgresProfiles, "_prepare", lambda *_: None)  # what is not known before is asked under locks

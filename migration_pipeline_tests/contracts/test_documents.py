@@ -18,8 +18,10 @@ from migration_pipeline.adapters.firebase.realtime_database import RealtimeDatab
 from migration_pipeline.adapters.firebase.write_rate import WriteRate
 from migration_pipeline.core.errors import RangeLost
 from migration_pipeline.core.ports import DocumentStore, Fence
+from migration_pipeline.core.values import ReplaceFor
 from migration_pipeline.sandbox.firestore import FirestoreServer, emulator_jar
 from migration_pipeline.sandbox.realtime_database import RealtimeDatabaseServer
+from migration_pipeline_tests.replacing import strings, whole
 
 FIELDS = ["photos", "cover.url"]
 UNBOUNDED = WriteRate(math.inf)
@@ -112,8 +114,8 @@ def new(text: str) -> str | None:
     return text.replace("old:", "new:") if text.startswith("old:") else None
 
 
-def always(replace: Callable[[str], str | None]) -> Callable[[int | str], Callable[[str], str | None]]:
-    return lambda _: replace
+def always(new_of: Callable[[str], str | None]) -> ReplaceFor:
+    return lambda _: whole(new_of)
 
 
 def ours() -> None:
@@ -127,7 +129,8 @@ def test_reads_every_string_of_the_fields_and_leaves_missing_documents_out(docum
     documents.put(1, {"photos": [{"a": "old:1", "n": 1}, {"m": ["x"]}], "cover": {"url": "old:2"}, "b": "no"})
     documents.put(2, {"other": True})
     found = documents.store.read([1, 2, 3])
-    assert sorted(found[1]) == ["old:1", "old:2", "x"]
+    assert sorted(strings(found[1])) == ["old:1", "old:2", "x"]
+    assert {text.text for text in found[1] if text.is_key} == {"a", "n", "m"}
     assert list(found[2]) == []
     assert 3 not in found
 
@@ -145,7 +148,7 @@ def test_replaces_single_strings_and_nothing_else(documents: Documents) -> None:
 def test_each_profile_has_a_replacing_of_its_own(documents: Documents) -> None:
     for id_ in (1, 2):
         documents.put(id_, {"photos": ["old:x"]})
-    documents.store.rewrite([1, 2], lambda id_: lambda _: f"for {id_}", OURS)
+    documents.store.rewrite([1, 2], lambda id_: whole(lambda _: f"for {id_}"), OURS)
     assert [documents.get(id_)["photos"] for id_ in (1, 2)] == [["for 1"], ["for 2"]]
 
 
@@ -257,7 +260,8 @@ def test_many_documents_in_one_call(documents: Documents) -> None:
     for number in range(120):
         documents.put(number, {"photos": [f"old:{number}"]})
     assert documents.store.rewrite(range(120), always(new), OURS).profiles == 120
-    assert documents.store.read(range(120)) == {n: [f"new:{n}"] for n in range(120)}
+    found = {n: strings(texts) for n, texts in documents.store.read(range(120)).items()}
+    assert found == {n: [f"new:{n}"] for n in range(120)}
 
 
 def test_a_document_edited_all_the_time_is_left_alone(documents: Documents) -> None:
@@ -298,7 +302,7 @@ def test_what_is_closed_is_let_go(documents: Documents) -> None:
 
 def open_and_close(documents: Documents) -> None:
     store: Any = documents.paced(UNBOUNDED)
-    assert list(store.read([1])[1]) == ["old:1"]
+    assert strings(store.read([1])[1]) == ["old:1"]
     store.close()
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from migration_pipeline.core.discover import Discovered, discover
 from migration_pipeline.core.model import Profile, ProfileRange
+from migration_pipeline.core.texts import Text
 from migration_pipeline.core.urls import KeyTemplate, UrlRules
 
 URLS = UrlRules(
@@ -23,9 +24,9 @@ A_BY_ALIAS, A_MOVED = "https://img.example.com/a.jpg", "https://cdn.example.com/
 
 def discovered(row: Sequence[str], document: Sequence[str] | None) -> Discovered:
     """One profile's row and document, by the parts of the stores that discovery asks."""
-    profile = Profile(1, deleted=False, flagged=False, strings=tuple(row))
+    profile = Profile(1, deleted=False, flagged=False, strings=tuple(map(Text, row)))
     profiles: Any = SimpleNamespace(read=lambda _: [[profile]])
-    documents: Any = SimpleNamespace(read=lambda _: {} if document is None else {1: document})
+    documents: Any = SimpleNamespace(read=lambda _: {} if document is None else {1: list(map(Text, document))})
     ledger: Any = SimpleNamespace(want=lambda wishes: len(list(wishes)))
     bounds = ProfileRange("1", 1, None, 9, 1)
     return discover(bounds, profiles=profiles, documents=documents, ledger=ledger, urls=URLS)

@@ -18,7 +18,13 @@ BOTH = (False, True)
     ("facts", "finding"),
     [
         (Facts(UrlKind.FOREIGN), Finding.FOREIGN),
-        (Facts(UrlKind.UNPARSABLE), Finding.UNPARSABLE),
+        (Facts(UrlKind.OTHER_CONTAINER), Finding.FOREIGN),
+        (Facts(UrlKind.UNPARSABLE), Finding.FOREIGN),  # at S3, where it names no key
+        (Facts(UrlKind.UNPARSABLE, holds=True), Finding.UNPARSABLE),
+        (Facts(UrlKind.EMBEDDED, holds=True), Finding.EMBEDDED),
+        (Facts(UrlKind.EMBEDDED, holds=True, flagged=True), Finding.STALE),
+        (Facts(UrlKind.SOURCE, stays=True, flagged=True, found=SAME, evidence=EVIDENCE), Finding.SOUND),
+        (Facts(UrlKind.SOURCE, stays=True, in_source=True), Finding.WAITING),
         (Facts(UrlKind.SOURCE, in_source=True), Finding.WAITING),
         (Facts(UrlKind.SOURCE, in_source=False), Finding.DANGLING),
         (Facts(UrlKind.SOURCE, in_source=False, flagged=True, waived=True), Finding.DANGLING),
@@ -50,7 +56,18 @@ def test_what_a_user_would_see_is_always_severe() -> None:
         (UrlKind.SOURCE, UrlKind.TARGET), BOTH, BOTH, BOTH, BOTH, BOTH,
         (None, SAME, SAME._replace(size=9)), (None, EVIDENCE),
     ):  # fmt: skip
-        finding = classify(Facts(kind, flagged, only, waived, there, changed, found, evidence))
+        finding = classify(
+            Facts(
+                kind,
+                flagged=flagged,
+                only_in_firebase=only,
+                waived=waived,
+                in_source=there,
+                source_changed=changed,
+                found=found,
+                evidence=evidence,
+            )
+        )
         nowhere = not there if kind is UrlKind.SOURCE else found is None
         other_bytes = kind is UrlKind.TARGET and found is not None and evidence is not None and found != SAME
         assert (finding.severity == 3) == (nowhere or other_bytes)

@@ -2,12 +2,15 @@
 
 import json
 import tracemalloc
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migration_pipeline.core.values import replace_in, replace_in_json, strings_in, strings_in_json
+from migration_pipeline.core.texts import Text
+from migration_pipeline.core.values import Edit, replace_in, replace_in_json, texts_in, texts_in_json
+from migration_pipeline_tests.replacing import whole
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text() | st.just("https://old/a"),
@@ -16,8 +19,13 @@ JSON = st.recursive(
 )
 
 
-def moved(text: str) -> str | None:
-    return text.replace("https://old/", "https://new/") if text.startswith("https://old/") else None
+def moved(texts: Sequence[Text]) -> list[list[Edit]]:
+    return [
+        [Edit(0, len("https://old/"), "https://new/")]
+        if text.text.startswith("https://old/") and not text.is_key
+        else []
+        for text in texts
+    ]
 
 
 @pytest.mark.parametrize(
@@ -36,7 +44,7 @@ def test_what_is_not_ours_stays_to_the_byte(text: str) -> None:
 def test_only_the_string_changes() -> None:
     text = '{ "a":"https:\\/\\/old/x" , "n":1.10,"b" : ["https://old/y", "https://old/y"]}'
     assert replace_in_json(text, moved) == (
-        '{ "a":"https://new/x" , "n":1.10,"b" : ["https://new/y", "https://new/y"]}',
+        '{ "a":"https:\\/\\/new\\/x" , "n":1.10,"b" : ["https://new/y", "https://new/y"]}',
         3,
     )
 
@@ -45,8 +53,8 @@ def test_only_the_string_changes() -> None:
 def test_text_and_values_are_treated_alike(value: object) -> None:
     text, count = replace_in_json(json.dumps(value), moved)
     assert (json.loads(text), count) == replace_in(value, moved)
-    urls = [found for found in strings_in(value) if "://" in found]
-    assert urls == [found for found in strings_in_json(json.dumps(value)) if "://" in found]
+    urls = [(found.text, found.is_key) for found in texts_in(value) if "://" in found.text]
+    assert urls == [(found.text, found.is_key) for found in texts_in_json(json.dumps(value)) if "://" in found.text]
 
 
 @pytest.mark.parametrize("text", ["x" * 4_000_000, '\n"é\\' * 500_000], ids=["plain", "escapes"])
@@ -54,7 +62,7 @@ def test_a_long_string_takes_no_memory_for_each_of_its_characters(text: str) -> 
     value = json.dumps(["old://1", text])
     tracemalloc.start()
     try:
-        new, count = replace_in_json(value, lambda found: "new://1" if found == "old://1" else None)
+        new, count = replace_in_json(value, whole(lambda found: "new://1" if found == "old://1" else None))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

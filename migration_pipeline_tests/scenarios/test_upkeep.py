@@ -346,7 +346,7 @@ def test_rolled_back_everything_is_as_before_and_can_be_migrated_again(migrated:
     assert flagged(world)  # it only said what it would do
     code, told = migrated.command("rollback", "--all", "--apply")
     assert code == 1
-    assert {item["reason"].split(";")[0] for item in told["left"]} == {"its URL had a query string, which is not kept"}
+    assert {item["reason"].split(";")[0] for item in told["left"]} == {"its URL had a SAS, which is not kept"}
     code, told = migrated.command("rollback", "--all", "--apply", "--without-queries")
     assert (code, told["left"]) == (0, [])
     assert not flagged(world) & set(world.of("migrated"))

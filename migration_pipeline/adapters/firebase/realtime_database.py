@@ -17,7 +17,8 @@ from migration_pipeline.adapters.firebase.write_rate import WriteRate
 from migration_pipeline.core.errors import Fatal, Transient
 from migration_pipeline.core.model import ProfileId, Rewritten
 from migration_pipeline.core.ports import Fence
-from migration_pipeline.core.values import ReplaceFor, replace_in, strings_in
+from migration_pipeline.core.texts import WHOLE, Form, Text
+from migration_pipeline.core.values import ReplaceFor, replace_in, texts_in
 
 EMULATOR = "FIREBASE_DATABASE_EMULATOR_HOST"
 _PROBES = "migration_pipeline_probes"
@@ -32,6 +33,7 @@ class _Node(NamedTuple):
 
     profile_id: ProfileId
     path: str
+    field: str
     value: Any
     etag: str
 
@@ -46,6 +48,7 @@ class RealtimeDatabaseDocuments:
         document: str,
         fields: Sequence[str],
         writes: WriteRate,
+        forms: Mapping[str, Form] | None = None,
     ) -> None:
         """Connect.
 
@@ -55,13 +58,14 @@ class RealtimeDatabaseDocuments:
             document: a profile's path, with `{id}` for its id.
             fields: paths below it that hold URLs, with dots between keys.
             writes: how many are made a second.
+            forms: how the strings of some fields are read.
 
         Raises:
             Fatal: no credentials were found.
         """
         self._app = connect(project_id, emulator=EMULATOR, options={"databaseURL": database_url})
         self._document, self._writes = document, writes
-        self._fields = [quote(field.replace(".", "/")) for field in fields]
+        self._fields, self._forms = list(fields), forms or {}
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="realtime-database")
 
     def close(self) -> None:
@@ -71,11 +75,13 @@ class RealtimeDatabaseDocuments:
         self._pool.shutdown(cancel_futures=True)
         firebase_admin.delete_app(self._app)
 
-    def read(self, profile_ids: Sequence[ProfileId]) -> Mapping[ProfileId, Sequence[str]]:
-        found: dict[ProfileId, list[str]] = {}
+    def read(self, profile_ids: Sequence[ProfileId]) -> Mapping[ProfileId, Sequence[Text]]:
+        found: dict[ProfileId, list[Text]] = {}
         for node in self._nodes(profile_ids):
             if node.value is not None:
-                found.setdefault(node.profile_id, []).extend(strings_in(node.value))
+                found.setdefault(node.profile_id, []).extend(
+                    texts_in(node.value, node.field, self._forms.get(node.field, WHOLE))
+                )
         bare = [id_ for id_ in profile_ids if id_ not in found and self._can_have(id_)]
         for id_, there in zip(bare, self._pool.map(self._is_there, bare), strict=True):
             if there:
@@ -115,20 +121,24 @@ class RealtimeDatabaseDocuments:
 
     def _changes(self, profile_ids: Sequence[ProfileId], replace: ReplaceFor) -> Iterator[tuple[_Node, Any, int]]:
         for node in self._nodes(profile_ids):
-            value, count = replace_in(node.value, replace(node.profile_id))
+            form = self._forms.get(node.field, WHOLE)
+            value, count = replace_in(node.value, replace(node.profile_id), node.field, form)
             if count:
                 yield node, value, count
 
     def _nodes(self, profile_ids: Sequence[ProfileId]) -> Iterator[_Node]:
         wanted = [
-            (id_, f"{self._path(id_)}/{field}") for id_ in profile_ids if self._can_have(id_) for field in self._fields
+            (id_, f"{self._path(id_)}/{quote(field.replace('.', '/'))}", field)
+            for id_ in profile_ids
+            if self._can_have(id_)
+            for field in self._fields
         ]
         yield from self._pool.map(lambda one: self._get(*one), wanted)
 
-    def _get(self, profile_id: ProfileId, path: str) -> _Node:
+    def _get(self, profile_id: ProfileId, path: str, field: str) -> _Node:
         with _translated():
             value, etag = self._reference(path).get(etag=True)
-        return _Node(profile_id, path, value, etag)
+        return _Node(profile_id, path, field, value, etag)
 
     def _write(self, change: tuple[_Node, Any, int]) -> bool:
         node, value, _ = change

@@ -15,7 +15,7 @@ from migration_pipeline.core.errors import Fatal
 from migration_pipeline.core.findings import ACCEPTED, Finding
 
 _SWITCHED_AT = "switched_at"
-_BAD = (Finding.DANGLING, Finding.CORRUPT, Finding.STALE)
+_BAD = (Finding.DANGLING, Finding.CORRUPT, Finding.STALE, Finding.UNPARSABLE, Finding.EMBEDDED)
 
 
 class Path(NamedTuple):

@@ -108,6 +108,14 @@ class PostgresLedger:
         )
         return [_range(row) for row in rows]
 
+    def not_understood(self) -> Sequence[ProfileRange]:
+        rows = self.query(
+            "SELECT key, range_id, after_id, last_id, profiles, numeric_ids FROM {s}.ranges"
+            " WHERE coalesce((report->>'embedded')::bigint, 0) + coalesce((report->>'unparsable')::bigint, 0) > 0"
+            " ORDER BY range_id"
+        )
+        return [_range(row) for row in rows]
+
     def add_ranges(self, new: Sequence[ProfileRange]) -> None:
         rows = [
             [

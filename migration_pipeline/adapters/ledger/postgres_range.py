@@ -82,13 +82,14 @@ class PostgresRangeLedger:
         def work(cursor: _Cursor) -> int:
             cursor.execute(
                 "CREATE TEMP TABLE wanted_now (profile_id text, file_id uuid, container text, blob text,"
-                " spelling text, had_query boolean) ON COMMIT DROP"
+                " spelling text, had_query boolean, places jsonb) ON COMMIT DROP"
             )
             with cursor.copy("COPY wanted_now FROM STDIN") as copy:
                 for wish in rows:
                     file = wish.file
                     copy.write_row((
                         str(wish.profile_id), file.file_id, file.container, file.blob, wish.spelling, wish.had_query,
+                        Jsonb(wish.places) if wish.places else None,
                     ))  # fmt: skip
             # However few rows of a new range Postgres expects, each is then looked up and not compared with all others.
             cursor.execute("CREATE INDEX ON wanted_now (profile_id, file_id)")
@@ -100,12 +101,14 @@ class PostgresRangeLedger:
             # The first spelling stays: it is the one from before anything was re-pointed.
             cursor.execute(
                 self._sql(
-                    "INSERT INTO {s}.wanted (range_id, profile_id, file_id, spelling, had_query)"
-                    " SELECT %s::integer, profile_id, file_id, min(spelling), bool_or(had_query) FROM wanted_now"
+                    "INSERT INTO {s}.wanted (range_id, profile_id, file_id, spelling, had_query, places)"
+                    " SELECT %s::integer, profile_id, file_id, min(spelling), bool_or(had_query),"
+                    " (array_agg(places) FILTER (WHERE places IS NOT NULL))[1] FROM wanted_now"
                     " GROUP BY profile_id, file_id ORDER BY file_id ON CONFLICT DO NOTHING"
                 ),
                 [self._bounds.ordinal],
             )
+            cursor.execute(self._sql(_SPELLED), {"range": self._bounds.ordinal})
             cursor.execute(
                 self._sql(
                     "UPDATE {s}.wanted w SET dropped_at = NULL FROM wanted_now n WHERE w.range_id = %s"
@@ -204,13 +207,13 @@ class PostgresRangeLedger:
 
     def spellings(self) -> Mapping[ProfileId, Mapping[SourceFile, Spelling]]:
         rows = self._fetch(
-            "SELECT w.profile_id, f.container, f.blob, w.spelling, w.had_query FROM {s}.wanted w"
+            "SELECT w.profile_id, f.container, f.blob, w.spelling, w.had_query, w.places FROM {s}.wanted w"
             " JOIN {s}.files f USING (file_id) WHERE w.range_id = %(range)s"
         )
         found: dict[ProfileId, dict[SourceFile, Spelling]] = {}
-        for profile_id, container, blob, spelling, had_query in rows:
+        for profile_id, container, blob, spelling, had_query, places in rows:
             file = SourceFile(container, blob)
-            found.setdefault(self._plain(profile_id), {})[file] = Spelling(spelling, had_query)
+            found.setdefault(self._plain(profile_id), {})[file] = Spelling(spelling, had_query, places or ())
         return found
 
     def note_held(self, held: Collection[SourceFile]) -> int:
@@ -360,6 +363,15 @@ class PostgresRangeLedger:
 _NOTE = """
     INSERT INTO {s}.files (file_id, container, blob)
     SELECT DISTINCT file_id, container, blob FROM wanted_now ORDER BY file_id ON CONFLICT DO NOTHING RETURNING file_id
+"""
+# What is spelled otherwise than before is added: all of it may have been re-pointed by the time of a rollback.
+_SPELLED = """
+    UPDATE {s}.wanted w SET places = coalesce(w.places, jsonb_build_array(jsonb_build_array('', ARRAY[w.spelling])))
+        || coalesce(n.places, jsonb_build_array(jsonb_build_array('', ARRAY[n.spelling])))
+    FROM wanted_now n WHERE w.range_id = %(range)s AND w.profile_id = n.profile_id AND w.file_id = n.file_id
+        AND (w.places IS NOT NULL OR n.places IS NOT NULL)
+        AND NOT coalesce(w.places, '[]') @> coalesce(n.places, jsonb_build_array(jsonb_build_array('',
+            ARRAY[n.spelling])))
 """
 # Where a file's row was archived and its blob is gone, the record of its removal says that S3 has it. It is a statement
 # of its own, for whoever noted the file may have waited for that very archive to end.

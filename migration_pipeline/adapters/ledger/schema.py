@@ -265,6 +265,10 @@ STEPS: tuple[Step, ...] = (
     """,
     # 5: as many ranges and files as there may be.
     _into_groups,
+    # 6: references that were spelled in several ways, or with a query string.
+    """
+    ALTER TABLE {s}.wanted ADD places jsonb;          -- [[place, [spelling, …]], …]; null where `spelling` says it all
+    """,
 )
 """Each step once released is never edited; the next change is a further step."""
 

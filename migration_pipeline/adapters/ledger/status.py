@@ -15,6 +15,7 @@ from migration_pipeline.adapters.ledger.overview import LetterClass, Overview, R
 
 RECENT = timedelta(minutes=5)
 """What rates are taken over: long enough to span a few files of any size, short enough to show what a change did."""
+_EXAMPLES = 5
 _SHORTEST = 10.0  # seconds; progress is kept in stretches of so many
 
 
@@ -26,6 +27,7 @@ class Status:
         rolled_back_left: profiles of rolled-back ranges that could not go back, and still refer to S3.
         working: ranges that a run works on, or broke off in.
         waiting_for: profiles that wait, by reason.
+        examples: of values that profiles wait for and of no file, by kind.
         bytes: copied, over all runs.
         seconds: of the newest runs, by stage, summed over ranges.
         cpu_seconds: the same of the processor.
@@ -47,6 +49,7 @@ class Status:
     copied: int = 0
     bytes: int = 0
     waiting_for: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[str]] = field(default_factory=dict)
     seconds: Counter[str] = field(default_factory=Counter)
     cpu_seconds: Counter[str] = field(default_factory=Counter)
     left: list[str] = field(default_factory=list)
@@ -83,6 +86,7 @@ class Status:
                 "waiting": self.waiting,
                 "waiting_for": dict(self.waiting_for),
             },
+            "examples": self.examples,
             "files": {"known": self.files, "copied": self.copied, "bytes": self.bytes},
             "seconds": _rounded(self.seconds),
             "cpu_seconds": _rounded(self.cpu_seconds),
@@ -208,6 +212,8 @@ def _add(total: Status, state: RangeState) -> None:
     total.waiting += report.get("waiting", 0)
     total.files += report.get("files", 0)
     total.waiting_for.update(report.get("waiting_for", {}))
+    for kind, texts in report.get("examples", {}).items():
+        total.examples[kind] = [*total.examples.get(kind, []), *texts][:_EXAMPLES]
     total.seconds.update(report.get("seconds", {}))
     total.cpu_seconds.update(report.get("cpu_seconds", {}))
 

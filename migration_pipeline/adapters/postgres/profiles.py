@@ -22,6 +22,8 @@ from migration_pipeline.adapters.postgres.tables import (
     ProfileTable,
     RelatedTable,
     Table,
+    formed,
+    holds,
     is_deleted,
     looked_up,
     type_name,
@@ -31,6 +33,8 @@ from migration_pipeline.adapters.postgres.tables import (
 from migration_pipeline.adapters.postgres.writing import Flagging, Rewriting, Unflagging
 from migration_pipeline.core.model import Flagged, Profile, ProfileId, ProfileRange, Rewritten
 from migration_pipeline.core.ports import Fence
+from migration_pipeline.core.seeing import HIDDEN
+from migration_pipeline.core.texts import Text
 from migration_pipeline.core.values import ReplaceFor
 
 _BATCH, _BATCH_BYTES = 200, 32_000_000
@@ -85,6 +89,10 @@ class PostgresProfiles:
             )
             for part in others
         ]
+        self._profiles = formed(self._profiles, profiles, "database.profiles")
+        self._related = [
+            formed(part, other, "database.related") for part, other in zip(self._related, related, strict=True)
+        ]
         self._updated_at = [
             (part, column, written_since(column, looked.facts.columns[column].type))
             for part, looked, column in zip(
@@ -128,14 +136,14 @@ class PostgresProfiles:
         owners: set[ProfileId] = set()
         for part in (self._profiles, *self._related):
             query = sql.SQL("SELECT DISTINCT {owner} FROM {t} WHERE {holds} AND {owned}").format(
-                owner=part.owner, t=part.name, holds=_holds(part, any_case=any_case), owned=_owned(part)
+                owner=part.owner, t=part.name, holds=holds(part, any_case=any_case), owned=_owned(part)
             )
             with translated("database"), self._connection.cursor() as cursor:
-                cursor.execute(query, [[f"%{text}%" for text in texts]])
+                cursor.execute(query, {"texts": [f"%{text}%" for text in texts], "hidden": HIDDEN})
                 owners.update(plain(row[0]) for row in cursor.fetchall())
         yield from self._in_batches(sorted(owners, key=str))
 
-    def unowned(self, texts: Sequence[str] = (), *, any_case: bool = False) -> Iterator[Sequence[str]]:
+    def unowned(self, texts: Sequence[str] = (), *, any_case: bool = False) -> Iterator[Sequence[Text]]:
         for part in self._related:
             if part.unowned is None:
                 continue
@@ -143,7 +151,7 @@ class PostgresProfiles:
                 columns=sql.SQL(", ").join(column.selected() for column in part.columns),
                 t=part.name,
                 unowned=part.unowned,
-                holds=_holds(part, any_case=any_case) if texts else sql.SQL("true"),
+                holds=holds(part, any_case=any_case) if texts else sql.SQL("true"),
             )
             with (
                 translated("database"),
@@ -151,7 +159,7 @@ class PostgresProfiles:
                 self._connection.cursor(name="migration_unowned") as cursor,
             ):
                 cursor.itersize = _BATCH
-                cursor.execute(query, [[f"%{text}%" for text in texts]] if texts else [])
+                cursor.execute(query, {"texts": [f"%{text}%" for text in texts], "hidden": HIDDEN})
                 for values in cursor:
                     pairs = zip(part.columns, values, strict=True)
                     yield [text for column, value in pairs for text in column.strings(value)]
@@ -210,7 +218,7 @@ class PostgresProfiles:
                 for row in rows(cursor, part, profile_ids, UNLOCKED):
                     at.of(part, row)
 
-    def set_flags(self, profile_ids: Sequence[ProfileId], unmoved: Callable[[str], bool], fence: Fence) -> Flagged:
+    def set_flags(self, profile_ids: Sequence[ProfileId], unmoved: Callable[[Text], bool], fence: Fence) -> Flagged:
         # The stronger lock, for the moment that this takes: no row that refers to the profile may come meanwhile.
         total, work = Flagged(), Flagging(self._profiles, self._related, self._flag, unmoved)
         for ids in self._by_weight(profile_ids, _AT_ONCE, _BYTES_AT_ONCE):
@@ -265,8 +273,8 @@ class PostgresProfiles:
         if held:
             yield held
 
-    def _strings(self, cursor: _Cursor, profile_ids: Sequence[ProfileId]) -> dict[ProfileId, list[str]]:
-        found: dict[ProfileId, list[str]] = {id_: [] for id_ in profile_ids}
+    def _strings(self, cursor: _Cursor, profile_ids: Sequence[ProfileId]) -> dict[ProfileId, list[Text]]:
+        found: dict[ProfileId, list[Text]] = {id_: [] for id_ in profile_ids}
         for part in (self._profiles, *self._related):
             for row in rows(cursor, part, profile_ids, UNLOCKED):
                 for column, value in zip(part.columns, row.values, strict=True):
@@ -282,14 +290,6 @@ class PostgresProfiles:
         return sql.SQL("(%(after)s::{cast} IS NULL OR {id} > %(after)s::{cast})").format(
             id=self._profiles.owner, cast=self._profiles.owner_cast
         )
-
-
-def _holds(part: Table, *, any_case: bool) -> sql.Composed:
-    """Says of a row that one of its columns holds one of some texts."""
-    return sql.SQL("concat_ws(' ', {columns}) {like} ANY(%s)").format(
-        columns=sql.SQL(", ").join(column.selected() for column in part.columns),
-        like=sql.SQL("ILIKE" if any_case else "LIKE"),
-    )
 
 
 def _owned(part: Table) -> sql.Composable:

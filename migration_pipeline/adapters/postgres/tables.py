@@ -1,7 +1,7 @@
 """The app's tables as configured, with what the catalogue says of them."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import NamedTuple
 
@@ -10,7 +10,9 @@ from psycopg import sql
 from migration_pipeline.adapters.postgres import arrays
 from migration_pipeline.adapters.postgres.catalogue import TableFacts
 from migration_pipeline.adapters.postgres.connection import table
-from migration_pipeline.core.values import Replace, replace_in, replace_in_json, strings_in, strings_in_json
+from migration_pipeline.core.errors import Fatal
+from migration_pipeline.core.texts import WHOLE, Form, Text
+from migration_pipeline.core.values import Replace, edited, replace_in, replace_in_json, texts_in, texts_in_json
 
 ID_TYPES = {
     "smallint": "bigint",
@@ -41,6 +43,8 @@ class Column(NamedTuple):
     name: str
     cast: str
     kind: Kind
+    place: str = ""
+    form: Form = WHOLE
 
     def selected(self) -> sql.Composable:
         """Its expression in a SELECT: text."""
@@ -62,19 +66,20 @@ class Column(NamedTuple):
             ).format(c=name, type=type_name(self.cast), header=sql.Literal(_ARRAY_HEADER))
         return sql.SQL("coalesce(octet_length({}::text), 0)").format(name)
 
-    def strings(self, value: str | None) -> Iterator[str]:
-        """Every string of a value."""
+    def strings(self, value: str | None) -> Iterator[Text]:
+        """Every string of a value that could name a file."""
         if value is None:
             return iter(())
         match self.kind:
             case Kind.JSON:
-                return strings_in_json(value)
+                return texts_in_json(value, self.place, self.form)
             case Kind.TEXT:
-                return strings_in(value)
+                return texts_in(value, self.place, self.form)
             case Kind.TEXTS:
-                return arrays.elements(value)
+                return (Text(element, self.place, self.form) for element in arrays.elements(value))
             case Kind.JSONS:
-                return (text for element in arrays.elements(value) for text in strings_in_json(element))
+                elements = arrays.elements(value)
+                return (text for element in elements for text in texts_in_json(element, self.place, self.form))
 
     def replaced(self, value: str | None, replace: Replace) -> tuple[str | None, int]:
         """The value with some of its strings replaced, and how many."""
@@ -82,13 +87,14 @@ class Column(NamedTuple):
             return None, 0
         match self.kind:
             case Kind.JSON:
-                return replace_in_json(value, replace)
+                return replace_in_json(value, replace, self.place, self.form)
             case Kind.TEXT:
-                return replace_in(value, replace)
+                return replace_in(value, replace, self.place, self.form)
             case Kind.TEXTS:
-                return arrays.replaced(value, lambda element: replace_in(element, replace))
+                edits = iter(replace(list(self.strings(value))))
+                return arrays.replaced(value, lambda element: (edited(element, done := next(edits)), len(done)))
             case Kind.JSONS:
-                return arrays.replaced(value, lambda element: replace_in_json(element, replace))
+                return arrays.replaced(value, lambda element: replace_in_json(element, replace, self.place, self.form))
 
 
 _ARRAY_HEADER = 24  # bytes
@@ -115,6 +121,7 @@ class ProfileTable:
     updated_at: str | None = None
     deleted: str | None = None
     deleted_values: Sequence[str] = ()
+    forms: Mapping[str, Form] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +136,7 @@ class RelatedTable:
     columns: Sequence[str]
     id: str | None = None
     updated_at: str | None = None
+    forms: Mapping[str, Form] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +197,37 @@ def looked_up(facts: TableFacts, key: Sequence[str], owner: str, columns: Sequen
         watched=facts.watched,
         secured=facts.secured,
     )
+
+
+def formed(table_: Table, configured: ProfileTable | RelatedTable, setting: str) -> Table:
+    """The table with how its columns are read.
+
+    Raises:
+        Fatal: a JSON column has a `base`: which of its strings are names, nobody can say.
+    """
+    forms = configured.forms
+    for column in table_.columns:
+        if column.kind in (Kind.JSON, Kind.JSONS) and forms.get(column.name, WHOLE).base is not None:
+            raise Fatal(
+                f"column {column.name!r} of {configured.name!r} holds JSON, and has a base.",
+                setting=f"{setting}.columns",
+                remedy="Names without a URL are taken from text and text[] columns.",
+            )
+    columns = [
+        column._replace(place=f"{configured.name}.{column.name}", form=forms.get(column.name, WHOLE))
+        for column in table_.columns
+    ]
+    return replace(table_, columns=columns)
+
+
+def holds(part: Table, *, any_case: bool) -> sql.Composed:
+    """Says of a row that one of `texts` may stand in its columns, escaped in some way or not."""
+    texts = sql.SQL("concat_ws(' ', {})").format(sql.SQL(", ").join(column.selected() for column in part.columns))
+    like = sql.SQL("ILIKE" if any_case else "LIKE")
+    # With any case it is hosts that are looked for: of a column of bare names, any name may be meant.
+    bare = [sql.SQL("{} !~ '//'").format(c.selected()) for c in part.columns if any_case and c.form.base is not None]
+    either = [sql.SQL("{} {} ANY(%(texts)s)").format(texts, like), sql.SQL("{} ~* %(hidden)s").format(texts), *bare]
+    return sql.SQL("({})").format(sql.SQL(" OR ").join(either))
 
 
 def unowned(related: TableFacts, owner: str, profiles: TableFacts, id_: str) -> sql.Composable | None:

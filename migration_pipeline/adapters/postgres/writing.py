@@ -18,6 +18,7 @@ from migration_pipeline.adapters.postgres.rows import (
 )
 from migration_pipeline.adapters.postgres.tables import Column, Table
 from migration_pipeline.core.model import Flagged, ProfileId, Rewritten
+from migration_pipeline.core.texts import Text
 from migration_pipeline.core.values import ReplaceFor
 
 _Cursor = psycopg.Cursor[tuple[Any, ...]]
@@ -46,7 +47,7 @@ class Flagging:
     """Sets the flag where no value keeps it from being true."""
 
     def __init__(
-        self, profiles: Table, related: Sequence[Table], flag: sql.Identifier, unmoved: Callable[[str], bool]
+        self, profiles: Table, related: Sequence[Table], flag: sql.Identifier, unmoved: Callable[[Text], bool]
     ) -> None:
         def look(_: ProfileId, column: Column, value: str | None) -> bool:
             return any(map(unmoved, column.strings(value)))
