@@ -196,7 +196,7 @@ def hostile_app(
         profiles: `database.profiles`, as TOML.
         per_range: profiles of a range.
         create_database: makes a database of a name, and says its URL.
-        more: environment variables.
+        more: environment variables; in these and in what is TOML, <container> and <account> are put in.
     """
     name = f"hostile{uuid4().hex[:12]}"
     url = (create_database or sandbox.create_database)(name)
@@ -213,6 +213,8 @@ def hostile_app(
     config = folder / f"{name}.toml"
     text = _SETTINGS.format(**{key: json.dumps(value) for key, value in quoted.items()})
     text += f"[plan]\nprofiles_per_range = {per_range}\n[database]\nprofiles = {profiles}\nrelated = {related}\n"
+    text = text.replace("<container>", name).replace("<account>", sandbox.azure_account_url)
+    more = {key: value.replace("<container>", name) for key, value in more.items()}
     config.write_text(text, encoding="utf-8")
     environment = {**os.environ, **sandbox.environment, "DATABASE_URL": url, "MIGRATION_CONFIG": str(config), **more}
     made = HostileApp(sandbox, name, url, load(environment))

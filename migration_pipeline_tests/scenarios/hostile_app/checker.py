@@ -1,8 +1,12 @@
 """Judges what a migration did to an app's rows, by their raw text alone. Shares no code with the product."""
 
+import html
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
+from urllib.parse import unquote
 
 import psycopg
 from psycopg import sql
@@ -72,6 +76,21 @@ def holding(rows: Dump, needle: str) -> list[Change]:
         for row in found
         if any(needle in (value or "") for _, value in row)
     ]
+
+
+def says(text: str) -> str:
+    """What a text says once every escape that is known here is undone, over and over; in lower case."""
+    for _ in range(8):
+        text = unquote(html.unescape(text))
+        text = re.sub(r"\\+u([0-9a-fA-F]{4})", lambda m: chr(int(m[1], 16)), text)
+        text = re.sub(r"\\([0-9a-fA-F]{2}) ", lambda m: chr(int(m[1], 16)), text)
+        text = unicodedata.normalize("NFKC", text.replace("\\", "/").replace("\u200b", "").replace("\ufeff", ""))
+    return re.sub(r"/+", "/", text).lower()
+
+
+def names(text: str, *places: str) -> bool:
+    """Whether a text names one of these places, beginnings of URLs without a scheme, in whatever spelling."""
+    return any(re.search(rf"(?<![a-z0-9-]){re.escape(place.lower())}", says(text)) for place in places)
 
 
 def _without(rows: Rows, flag: str) -> Rows:
