@@ -20,7 +20,11 @@ from migration_pipeline.core.copy_file import Copier
 from migration_pipeline.core.errors import Fatal
 from migration_pipeline.core.model import KnownFile, Outcome, SourceFile
 from migration_pipeline.core.ports import Fence, KeyTaken
-from migration_pipeline.core.urls import UrlKind, UrlRules
+from migration_pipeline.core.reading import read
+from migration_pipeline.core.seeing import Seeing
+from migration_pipeline.core.texts import Text
+from migration_pipeline.core.urls import UrlRules
+from migration_pipeline.core.values import Edit, Replace
 
 Mutation = Callable[[], Any]
 """Gives a context in which the product is broken."""
@@ -110,14 +114,10 @@ def flag_without_another_look() -> Any:
 
 def rewrite_before_copy() -> Any:
     """References are re-pointed as soon as a file is known."""
+    original = rewrite.moved
 
-    def moved(known: Mapping[SourceFile, KnownFile], urls: UrlRules) -> Callable[[str], str | None]:
-        def replace(text: str) -> str | None:
-            found = urls.classify(text)
-            ours = found is not None and found.kind is UrlKind.SOURCE and found.file in known
-            return urls.target_url(found.file) if ours and found is not None and found.file is not None else None
-
-        return replace
+    def moved(known: Mapping[SourceFile, KnownFile], urls: UrlRules) -> Replace:
+        return original(dict.fromkeys(known, KnownFile(Outcome.COPIED, waived=False)), urls)
 
     return patch.object(rewrite, "moved", moved)
 
@@ -140,14 +140,14 @@ def missing_files_blanked() -> Any:
     """A reference to a file that is not found is taken away."""
     original = rewrite.moved
 
-    def moved(known: Mapping[SourceFile, KnownFile], urls: UrlRules) -> Callable[[str], str | None]:
+    def moved(known: Mapping[SourceFile, KnownFile], urls: UrlRules) -> Replace:
         replace = original(known, urls)
+        missing = {file for file, state in known.items() if state.outcome is Outcome.SOURCE_MISSING}
 
-        def blank(text: str) -> str | None:
-            found = urls.classify(text)
-            state = known.get(found.file) if found is not None and found.file is not None else None
-            gone = state is not None and state.outcome is Outcome.SOURCE_MISSING
-            return "" if gone else replace(text)
+        def blank(texts: Sequence[Text]) -> list[Sequence[Edit]]:
+            gone = [[f for f in read(text, urls) if f.reference.file in missing] for text in texts]
+            blanked = [[Edit(f.start, f.end, "") for f in found] for found in gone]
+            return [mine or theirs for mine, theirs in zip(blanked, replace(texts), strict=True)]
 
         return blank
 
@@ -213,6 +213,22 @@ def flag_kept_on_the_way_back() -> Any:
     return patch.object(rollback, "_clear_flags", lambda *_: None)
 
 
+def texts_not_seen() -> Any:
+    """What the recogniser does not understand names nothing."""
+    return patch.object(Seeing, "sees", lambda *_: False)
+
+
+def texts_replaced_whole() -> Any:
+    """A URL in a text takes the place of all of it."""
+    original = rewrite.moved_to
+
+    def whole(found: Any, text: Text, urls: UrlRules) -> Edit | None:
+        edit = original(found, text, urls)
+        return edit._replace(start=0, end=len(text.text)) if edit is not None else None
+
+    return patch.object(rewrite, "moved_to", whole)
+
+
 MUTATIONS: Mapping[Mutation, set[int]] = {
     no_row_locks: {3},
     snapshot_written_back: {3},
@@ -229,5 +245,7 @@ MUTATIONS: Mapping[Mutation, set[int]] = {
     nothing_erased: {0},
     rollback_by_half: {10},
     flag_kept_on_the_way_back: {5, 10},
+    texts_not_seen: {5},
+    texts_replaced_whole: {3},
 }
 """Each, and the promises of which one must be seen broken."""

@@ -1,6 +1,6 @@
 """Whether the promises hold, judged by what the users did. Shares no code with the product."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from migration_pipeline_tests.soak.simulated_app import App, User
@@ -22,8 +22,12 @@ def at_any_moment(app: App) -> Iterator[Broken]:
             yield from _place(app, user, place, found)
         urls = [url for found in held.values() for _, url in found]
         in_source = any(url.startswith(app.servers.source_base) for url in urls)
-        if not user.gone and not user.late and in_source and app.flag(user):
-            yield Broken(5, f"user {user.id_} is flagged and holds {urls}")
+        if not user.gone and not user.late and (in_source or user.page) and app.flag(user):
+            yield Broken(5, f"user {user.id_} is flagged and holds {urls} {user.page}")
+        # What a text names, in whatever spelling, is still there.
+        for uid in user.named:
+            if uid not in app.missing and app.fetch(app.source_url(uid)) is None:
+                yield Broken(13, f"{uid} is named in a text of user {user.id_}, and is gone")
     for key, body in app.planted.items():
         if app.fetch(f"{app.servers.public_base_url}/{key}") != body:
             yield Broken(4, f"{key} was replaced or removed")
@@ -66,7 +70,7 @@ def when_all_is_done(app: App) -> Iterator[Broken]:
             elif uid not in bad | unproven and app.fetch(url) != app.body(uid):
                 yield Broken(2, f"user {user.id_}: {url} is not the newest version of {uid}")
         moved = [uid for uid, _ in refs if uid in app.blobs]
-        if moved and app.flag(user) == bool(set(moved) & (bad | unproven)):
+        if moved and app.flag(user) == bool(user.page or set(moved) & (bad | unproven)):
             yield Broken(5, f"user {user.id_}: flagged is {app.flag(user)}, with {refs}")
     for uid, etag in app.blobs.items():
         if uid not in app.missing and app.source_etag(uid) != etag:
@@ -85,13 +89,23 @@ def _copied_unnoticed(app: App) -> set[str]:
     }
 
 
-def after_erasing(app: App) -> Iterator[Broken]:
-    """Nothing of ours is left that nobody refers to."""
+def after_erasing(app: App, copied: Collection[str] = ()) -> Iterator[Broken]:
+    """Nothing of ours is left that nobody refers to; and what there was before of what a text names is there.
+
+    Args:
+        app: the users.
+        copied: URLs of all copies before.
+    """
+    copied = set(copied)
     unnoticed = {app.target_url(uid) for uid in _copied_unnoticed(app)}
-    urls = {url for user in app.users for found in app.held(user).values() for _, url in found}
+    urls = {url.partition("?")[0] for user in app.users for found in app.held(user).values() for _, url in found}
+    named = {app.target_url(uid) for user in app.users if not user.gone for uid in user.named}
+    for url in named & copied:
+        if app.fetch(url) is None:
+            yield Broken(13, f"{url} is gone, and a text names what it is the copy of")
     for key in app.objects():
         url = f"{app.servers.public_base_url}/{key}"
-        if key not in app.planted and url not in urls and url not in unnoticed:
+        if key not in app.planted and url not in urls | named and url not in unnoticed:
             yield Broken(0, f"{key} is left, and nobody refers to it")
 
 

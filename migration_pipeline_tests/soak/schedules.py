@@ -3,7 +3,7 @@
 import json
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,6 +24,7 @@ from migration_pipeline.core.migrate import Stores, migrate_range
 from migration_pipeline.core.model import ProfileRange
 from migration_pipeline.core.rollback import roll_back_range
 from migration_pipeline.core.sweep import Swept, sweep_files, sweep_profiles
+from migration_pipeline.core.texts import Text
 from migration_pipeline.sandbox import Sandbox
 from migration_pipeline.settings import Settings, load
 from migration_pipeline.stores import open_stores
@@ -119,8 +120,12 @@ def variables(
         "MIGRATION_TARGET__ENDPOINT_URL": s3_endpoint_url,
         "MIGRATION_TARGET__PUBLIC_BASE_URL": public_base_url,
         "MIGRATION_DATABASE__PROFILES": json.dumps(
-            {"columns": ["photos", "raw", "cover", "extra"], "deleted_at": "deleted_at"}
+            {
+                "columns": ["photos", "raw", "cover", "extra", {"name": "bio", "embedded": True}, "page"],
+                "deleted_at": "deleted_at",
+            }
         ),
+        "MIGRATION_SOURCE__QUERY": "keep",
         "MIGRATION_DATABASE__RELATED": json.dumps(
             [{"table": "verifications", "profile_id": "profile_id", "columns": ["photo_url"]}]
         ),
@@ -177,17 +182,17 @@ class _Inside:
         def hooked(id_: Any) -> Any:
             replacing = replace_for(id_)
 
-            def look(text: str) -> str | None:
-                self._step("inside rewrite")
-                new: str | None = replacing(text)
-                return new
+            def look(texts: Sequence[Text]) -> Any:
+                for _ in texts:
+                    self._step("inside rewrite")
+                return replacing(texts)
 
             return look
 
         return self._site.rewrite(ids, hooked, fence)
 
-    def set_flags(self, ids: Any, unmoved: Callable[[str], bool], fence: Any) -> Any:
-        def hooked(text: str) -> bool:
+    def set_flags(self, ids: Any, unmoved: Callable[[Text], bool], fence: Any) -> Any:
+        def hooked(text: Text) -> bool:
             self._step("inside set_flags")
             return unmoved(text)
 
@@ -261,8 +266,9 @@ class _Schedule:
             self._tell([Broken(6, f"another run copied {report.transferred.copied} files, or wrote")])
 
     def _judge_erasing(self) -> bool:
+        copied = {f"{self._world.servers.public_base_url}/{key}" for key in self._app.objects()}
         erase(self._world.stores, seconds=0)
-        return self._judge(after_erasing) and self._judge(when_all_is_done)
+        return self._judge(partial(after_erasing, copied=copied)) and self._judge(when_all_is_done)
 
     def _there_and_back(self) -> None:
         if self._app.missing:  # what is gone at the source cannot go back there

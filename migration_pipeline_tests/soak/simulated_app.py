@@ -7,14 +7,15 @@ photo's bytes.
 
 import json
 import random
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.client import HTTPConnection, RemoteDisconnected
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import boto3
 import psycopg
@@ -25,7 +26,7 @@ from psycopg.types.json import Json, Jsonb
 SCHEMA = """
 CREATE TABLE profiles (
   id bigint PRIMARY KEY, photos jsonb, raw json, cover text, extra text[], deleted_at timestamptz,
-  photos_migrated_at timestamptz
+  photos_migrated_at timestamptz, bio text, page text
 );
 CREATE TABLE verifications (
   profile_id bigint NOT NULL REFERENCES profiles ON DELETE CASCADE, id integer, photo_url text,
@@ -33,7 +34,8 @@ CREATE TABLE verifications (
 );
 CREATE INDEX ON verifications (profile_id);
 """
-PLACES = ("photos", "raw", "cover", "extra", "verifications")
+PLACES = ("photos", "raw", "cover", "extra", "bio", "verifications")
+_IN_BIO = re.compile(r'<img alt="([^"]*)" src=\'([^\']*)\'>')
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,10 @@ class User:
     places: dict[str, list[str]] = field(default_factory=lambda: {name: [] for name in (*PLACES, "firebase")})
     gone: bool = False
     soft_deleted: bool = False
+    page: str = ""
+    """A text that the migration was not told to hold any: what is named in it holds the user."""
+    named: list[str] = field(default_factory=list)
+    """Photos named in that."""
     late: bool = False
     """The app wrote a URL of the old store while the flag was set: untrue until a sweep."""
 
@@ -134,10 +140,14 @@ class App:
         """Files, a bad one now and then, and only then the rows and documents that lead a migration to them."""
         for user in self.users:
             for place in user.places:
-                if place not in ("firebase", "cover"):
+                if place not in ("firebase", "cover", "bio"):
                     user.places[place] = [self._old_photo(user) for _ in range(self.rng.randint(0, 2))]
             user.places["cover"] = user.places["photos"][:1]
+            user.places["bio"] = [*user.places["photos"], *user.places["cover"]]
             user.places["firebase"] = list(user.places["photos"])
+            if user.places["photos"] and self.rng.random() < 0.15:
+                user.named = user.places["photos"][:1]
+                user.page = self._page(user.named[0])
         if self.rng.random() < 0.3:
             self._take_away_a_file()
         if self.rng.random() < 0.3:
@@ -146,13 +156,16 @@ class App:
             urls = {uid: self.source_url(uid) for uids in user.places.values() for uid in uids}
             with self._database.transaction():
                 self._database.execute(
-                    "INSERT INTO profiles VALUES (%s, %s, %s, %s, %s)",
+                    "INSERT INTO profiles (id, photos, raw, cover, extra, bio, page)"
+                    " VALUES (%s, %s, %s, %s, %s, %s, %s)",
                     [
                         user.id_,
                         Jsonb(_photos(user.places["photos"], urls)),
                         Json(_photos(user.places["raw"], urls)),
                         urls[user.places["cover"][0]] if user.places["cover"] else None,
                         [urls[uid] for uid in user.places["extra"]],
+                        _bio(user, [(uid, urls[uid]) for uid in user.places["bio"]]),
+                        user.page,
                     ],
                 )
                 for uid in user.places["verifications"]:
@@ -187,11 +200,20 @@ class App:
         return f"{uid.split('-', maxsplit=1)[0]}/{uid}.jpg"
 
     def source_url(self, uid: str) -> str:
-        return f"{self.servers.source_base}/{self._blob(uid)}"
+        """Every third is asked for in a size, which is to be kept."""
+        size = "?w=200&h=200" if int(uid.rpartition("-")[2]) % 3 == 0 else ""
+        return f"{self.servers.source_base}/{self._blob(uid)}{size}"
 
     def target_url(self, uid: str) -> str:
         """Where the migration puts its copy."""
         return f"{self.servers.public_base_url}/{self.servers.container.container_name}/{self._blob(uid)}"
+
+    def _page(self, uid: str) -> str:
+        """Names a photo in one of the ways that nobody rewrites."""
+        url = self.source_url(uid)
+        spellings = [f"[me]({url})", f"https://proxy.example/?u={quote(url, safe='')}", url.partition(":")[2],
+                     json.dumps({"u": url}).replace("/", "\\/"), f"\ufeff{url}"]  # fmt: skip
+        return self.rng.choice(spellings)
 
     def upload_to_source(self, uid: str) -> None:
         self.versions[uid] = self.versions.get(uid, 0) + 1
@@ -222,8 +244,8 @@ class App:
         elif not user.gone:
             weights = {
                 self.add_to_old: 5, self.add_to_new: 3, self.replace: 4, self.reorder: 3, self.remove: 3,
-                self.set_cover: 2, self.verify: 2, self.write_over: 2, self.remember: 3, self.undo: 3,
-                self.delete: self._deletes,
+                self.set_cover: 2, self.write_bio: 2, self.verify: 2, self.write_over: 2, self.remember: 3,
+                self.undo: 3, self.delete: self._deletes,
             }  # fmt: skip
             (act,) = self.rng.choices(list(weights), list(weights.values()))
             act(user)
@@ -263,6 +285,14 @@ class App:
             if row["photos"]:
                 self._update(user, "cover = %s", [row["photos"][0]["url"]])
                 user.places["cover"] = [row["photos"][0]["uid"]]
+
+    def write_bio(self, user: User) -> None:
+        """A text about the photos, by whatever URLs the row has for them."""
+        with self._row(user) as row:
+            pairs = _pairs(row["photos"])
+            self._update(user, "bio = %s", [_bio(user, pairs)])
+            user.places["bio"] = [uid or "" for uid, _ in pairs]
+            self._wrote(user, *(url for _, url in pairs))
 
     def verify(self, user: User) -> None:
         uid = self._old_photo(user)
@@ -399,10 +429,13 @@ class App:
     def held(self, user: User) -> dict[str, list[tuple[str | None, str]]]:
         """Every place: uid, where the place names one, and URL."""
         row = self._database.execute(
-            "SELECT photos, raw, cover, extra FROM profiles WHERE id = %s", [user.id_]
+            "SELECT photos, raw, cover, extra, bio, page FROM profiles WHERE id = %s", [user.id_]
         ).fetchone()
         document = self._document(user).get()
-        photos, raw, cover, extra = row or ([], [], None, [])
+        photos, raw, cover, extra, bio, page = row or ([], [], None, [], "", user.page)
+        in_bio = _IN_BIO.findall(bio)
+        if (row is not None and bio != _bio(user, in_bio)) or page != user.page:
+            self.lost.append(f"user {user.id_} has a text that was changed: {bio!r} {page!r}")
         verifications = self._database.execute(
             "SELECT photo_url FROM verifications WHERE profile_id = %s ORDER BY id", [user.id_]
         ).fetchall()
@@ -411,6 +444,7 @@ class App:
             "raw": _pairs(raw),
             "cover": [(None, cover)] if cover else [],
             "extra": [(None, url) for url in extra],
+            "bio": list(in_bio),
             "verifications": [(None, url) for (url,) in verifications],
             "firebase": _pairs(document.to_dict()["photos"]) if document.exists else [],
         }
@@ -468,6 +502,12 @@ def connect(url: str, *, lock_timeout: str) -> "psycopg.Connection[Any]":
     connection = psycopg.connect(url, autocommit=True, application_name="app")
     connection.execute("SELECT set_config('lock_timeout', %s, false)", [lock_timeout])
     return connection
+
+
+def _bio(user: User, photos: Sequence[tuple[str | None, str]]) -> str:
+    """HTML, and all that may stand in one."""
+    images = ", ".join(f"<img alt=\"{uid}\" src='{url}'>" for uid, url in photos)
+    return f"<p>Ich bin {user.id_} \u2013 &amp; \u5199\u771f (1.5) https://example.com/?a=1&amp;b\n{images}</p>"
 
 
 def _photos(uids: list[str], urls: dict[str, str]) -> list[dict[str, str]]:
