@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 from migration_pipeline.core.seeing import Seeing
 
-_ESCAPE = re.compile(r"\\+(?:u([0-9A-Fa-f]{4})|([/\"'ntr]))|&(?:amp;)*(?:#[xX]?[0-9A-Fa-f]+|[A-Za-z]+);", re.DOTALL)
+_ESCAPE = re.compile(
+    r"(?<!\\)\\++(?:u([0-9A-Fa-f]{4})|([/\"'ntr]))|&(?:amp;)*(?:#[xX]?[0-9A-Fa-f]+|[A-Za-z]+);", re.DOTALL
+)
 _HALVES = (0xD800, 0xDFFF)  # of characters that JSON escapes in two parts
 _LETTERS = {"n": "\n", "t": "\t", "r": "\r"}
 _SCHEME = re.compile(r"(?:(https?):)?//$", re.IGNORECASE)
@@ -34,8 +36,8 @@ _CLOSERS = {")": "(", "]": "[", "}": "{"}
 _PUNCTUATION = ".,;:!?'\u2026\u3001\u3002\uff0c\uff0e\uff01\uff1f\uff1b\uff1a\u201d\u2019\u300d\u300f\uff09"
 _EMPHASIS = "*_~"
 _FULL_STOPS = re.compile("[\u3001\u3002\uff0c\uff01\uff1f\uff1b\uff1a\u201d\u300d\u300f\uff09]")
-_SLASH = re.compile(r"\\+(?:/|u002[fF])|&(?:amp;)*(?:#0*47|#[xX]0*2[fF]|sol);")
-_AMPERSAND = re.compile(r"\\+u0026|&(?:amp;)+(?!#|[A-Za-z]+;)|&#0*38;|&#[xX]0*26;")
+_SLASH = re.compile(r"(?<!\\)\\++(?:/|u002[fF])|&(?:amp;)*(?:#0*47|#[xX]0*2[fF]|sol);")
+_AMPERSAND = re.compile(r"(?<!\\)\\++u0026|&(?:amp;)+(?!#|[A-Za-z]+;)|&#0*38;|&#[xX]0*26;")
 
 
 class Occurrence(NamedTuple):
@@ -122,10 +124,8 @@ def _meant(match: re.Match[str]) -> str:
         if code is None:
             return _LETTERS.get(match[2], match[2])
         return "" if _HALVES[0] <= code <= _HALVES[1] else chr(code)
-    text = match[0]
-    while (less := html.unescape(text)) != text:
-        text = less
-    return text
+    # An ampersand may be escaped any number of times; what is meant is the last name.
+    return html.unescape("&" + match[0][1:].rpartition("amp;")[2])
 
 
 def _beginning(view: str, host: int) -> tuple[bool, int | None]:

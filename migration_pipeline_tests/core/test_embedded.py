@@ -1,11 +1,12 @@
 """URLs in texts: found where they begin and end for sure, re-pointed alone, and brought back to the byte."""
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from urllib.parse import quote
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from migration_pipeline.core.discover import Needs
@@ -106,6 +107,20 @@ def test_where_there_is_a_doubt_nothing_moves_and_the_profile_waits(text: str) -
     assert any(ref.holds for ref in references([Text(text, "t", EMBEDDED)], urls))
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "text",
+    ["\\" * 200_000 + A, "&" + "amp;" * 200_000 + A, "%" + "25" * 200_000 + A, A + "(" * 200_000, f'"{A}' * 2000,
+     A + "\\" * 200_000, f"{HOST}/" + "/" * 200_000, f"{A}," * 2000],
+    ids=["backslashes", "ampersands", "percents", "parentheses", "quotes", "after", "slashes", "many"],
+)  # fmt: skip
+def test_no_text_takes_long_to_look_through(text: str) -> None:
+    urls = rules()
+    began = time.process_time()
+    assert list(references([Text(text, "t", EMBEDDED), Text(text, "t")], urls))
+    assert time.process_time() - began < 3
+
+
 # -- there and back: what stands around a URL, how it is spelled, and what follows it
 
 names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=12)
@@ -158,11 +173,13 @@ def there_and_back(value: str, form: Form, query: Query, *, as_json: bool) -> tu
     return new, edited(new, back([Text(new, "t", form)])[0])
 
 
+@settings(deadline=None)
 @given(texts(), st.sampled_from([EMBEDDED, Form()]), st.sampled_from(Query))
 def test_a_text_that_moved_comes_back_to_the_byte(text: str, form: Form, query: Query) -> None:
     assert there_and_back(text, form, query, as_json=False)[1] == text
 
 
+@settings(deadline=None)
 @given(
     st.recursive(texts(), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts(), inner, max_size=3)),
     st.sampled_from([EMBEDDED, Form()]),
@@ -183,6 +200,7 @@ def test_json_that_moved_comes_back_to_the_byte(
     json.loads(new)
 
 
+@settings(deadline=None)
 @given(texts(), st.sampled_from([EMBEDDED, Form()]))
 def test_what_names_the_source_is_a_reference_or_holds_its_profile(text: str, form: Form) -> None:
     urls = rules()
