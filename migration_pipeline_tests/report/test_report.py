@@ -255,8 +255,9 @@ def test_the_verdict_names_what_is_missing_or_says_that_nothing_is(told: Told, t
 
 def test_the_asset_writes_it_where_its_config_says(told: Told, tmp_path: Path) -> None:
     assert told.ledger.ranges()
-    result = migration_report(ReportConfig(folder=str(tmp_path / "out")), migration=Migration())
+    result, check = migration_report(ReportConfig(folder=str(tmp_path / "out")), migration=Migration())
     assert isinstance(result, dg.MaterializeResult)
+    assert isinstance(check, dg.AssetCheckResult)
     metadata = dict(result.metadata or {})
     assert metadata["page"] == dg.MetadataValue.path(str(tmp_path / "out" / "report.html"))
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
