@@ -35,7 +35,8 @@ class Task:
 def ours(task: Task) -> None:
     """migration_pipeline's engine."""
     from migration_pipeline.adapters.azure.blob import AzureBlobSource, AzureCredentials  # noqa: PLC0415 - its cost is its own
-    from migration_pipeline.adapters.s3.target import Bucket, S3Target  # noqa: PLC0415 - as above
+    from migration_pipeline.adapters.s3.access import Bucket  # noqa: PLC0415 - as above
+    from migration_pipeline.adapters.s3.target import S3Target  # noqa: PLC0415 - as above
     from migration_pipeline.core.copy_file import Copier, CopyLimits  # noqa: PLC0415 - as above
     from migration_pipeline.core.model import SourceFile, WantedFile  # noqa: PLC0415 - as above
     from migration_pipeline.core.transfer import Transferred, transfer  # noqa: PLC0415 - as above

@@ -13,15 +13,17 @@ from migration_pipeline.adapters.azure.probe import AzureBlobProbe
 from migration_pipeline.adapters.azure.removal import AzureBlobRemoval
 from migration_pipeline.adapters.firebase.no_documents import NoDocuments
 from migration_pipeline.adapters.firebase.write_rate import WriteRate
+from migration_pipeline.adapters.http.network import Network
 from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
 from migration_pipeline.adapters.postgres.checks import looked_up
 from migration_pipeline.adapters.postgres.pause_query import PauseQuery
 from migration_pipeline.adapters.postgres.probe import PostgresProbe
 from migration_pipeline.adapters.postgres.profiles import PostgresProfiles
 from migration_pipeline.adapters.postgres.tables import ProfileTable, RelatedTable
+from migration_pipeline.adapters.s3.access import Bucket
 from migration_pipeline.adapters.s3.headers import StoreAs
 from migration_pipeline.adapters.s3.probe import S3Probe
-from migration_pipeline.adapters.s3.target import Bucket, S3Target
+from migration_pipeline.adapters.s3.target import S3Target
 from migration_pipeline.adapters.s3.write_path import S3WritePath
 from migration_pipeline.core.control import Breaker, Limits, StandingOrders, Windows, parse_windows
 from migration_pipeline.core.copy_file import CopyLimits
@@ -232,12 +234,29 @@ def open_removal(settings: Settings) -> AzureBlobRemoval:
     """The source with the right to remove from it, to be entered in an event loop."""
     source, timeout = settings.source, settings.copy_.timeout_seconds
     how = How(settings.decommission.how)
-    return AzureBlobRemoval(source.account_url, source.containers, _credentials(settings), how, timeout=timeout)
+    return AzureBlobRemoval(
+        source.account_url,
+        source.containers,
+        _credentials(settings),
+        how,
+        timeout=timeout,
+        network=network_of(settings),
+    )
+
+
+def network_of(settings: Settings) -> Network:
+    """The way to every store.
+
+    Raises:
+        SettingsError: the bundle of certificate authorities cannot be read.
+    """
+    return Network.of_environment(settings.network.ca_bundle)
 
 
 def _open_source(kind: type[_Source], settings: Settings) -> _Source:
     source, timeout = settings.source, settings.copy_.timeout_seconds
-    return kind(source.account_url, source.containers, _credentials(settings), timeout=timeout)
+    network = network_of(settings)
+    return kind(source.account_url, source.containers, _credentials(settings), timeout=timeout, network=network)
 
 
 def _credentials(settings: Settings) -> AzureCredentials:
@@ -256,6 +275,7 @@ def open_listing(settings: Settings) -> AzureListing:
         _credentials(settings),
         timeout=copy.timeout_seconds,
         patience=copy.patience_seconds,
+        network=network_of(settings),
     )
 
 
@@ -292,7 +312,8 @@ def _open_target(kind: type[_Target], settings: Settings, most_seconds: float = 
     bucket = Bucket(settings.target.bucket, settings.target.region, settings.target.endpoint_url)
     target = settings.target
     store_as = StoreAs(target.storage_class, target.encryption, target.kms_key_id, target.tags)
-    return kind(bucket, store_as=store_as, timeout=min(settings.copy_.timeout_seconds, most_seconds))
+    timeout = min(settings.copy_.timeout_seconds, most_seconds)
+    return kind(bucket, store_as=store_as, timeout=timeout, network=network_of(settings))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from migration_pipeline.core.errors import Permanent
 from migration_pipeline.core.model import FileHeaders, Outcome, SourceFile
-from migration_pipeline.core.ports import Admit, KeyTaken, ObjectFacts, Receipt, SourceBlob
+from migration_pipeline.core.ports import Admit, Body, BytesRefused, KeyTaken, ObjectFacts, Receipt, SourceBlob
 from migration_pipeline.core.removal_ports import How, SourceNow
 
 
@@ -71,17 +71,20 @@ class MemoryTarget:
     async def create(
         self,
         key: str,
-        body: bytes,
-        md5: bytes,  # noqa: ARG002 - the port's form
+        body: Body,
+        md5: bytes,
         headers: FileHeaders,
         *,
         replaces: str | None = None,
     ) -> Receipt:
         if self._taken(key, replaces):
             raise KeyTaken
-        self.objects[key], self.headers[key] = body, headers
+        made = bytes(body)
+        if hashlib.md5(made, usedforsecurity=False).digest() != md5:
+            raise BytesRefused
+        self.objects[key], self.headers[key] = made, headers
         self.fault()
-        return Receipt(hashlib.md5(body, usedforsecurity=False).hexdigest(), self.confirms(body), None)
+        return Receipt(hashlib.md5(made, usedforsecurity=False).hexdigest(), self.confirms(made), None)
 
     async def begin(self, key: str, headers: FileHeaders, *, replaces: str | None = None) -> "MemoryUpload":
         if self._taken(key, replaces):
@@ -120,9 +123,11 @@ class MemoryUpload:
     replaces: str | None = None
     parts: dict[int, bytes] = field(default_factory=dict)
 
-    async def put(self, number: int, body: bytes) -> None:
+    async def put(self, number: int, body: Body, md5: bytes) -> None:
         self.target.part_fault()
-        self.parts[number] = body
+        if hashlib.md5(body, usedforsecurity=False).digest() != md5:
+            raise BytesRefused
+        self.parts[number] = bytes(body)
 
     async def complete(self) -> Receipt:
         body = b"".join(self.parts[number] for number in sorted(self.parts))

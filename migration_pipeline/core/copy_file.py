@@ -15,7 +15,16 @@ from migration_pipeline.core.errors import Permanent, Transient
 from migration_pipeline.core.large_file import PART_BYTES, Links, read_in_parts, upload_in_parts
 from migration_pipeline.core.model import CopyResult, Outcome, SourceFile, WantedFile
 from migration_pipeline.core.pace import LONGEST_REST, Clock, Pace, Sleep
-from migration_pipeline.core.ports import KeyTaken, ObjectFacts, Receipt, SourceBlob, SourceStore, TargetStore
+from migration_pipeline.core.ports import (
+    Body,
+    BytesRefused,
+    KeyTaken,
+    ObjectFacts,
+    Receipt,
+    SourceBlob,
+    SourceStore,
+    TargetStore,
+)
 from migration_pipeline.core.room import Room, Share
 from migration_pipeline.core.urls import UrlRules
 
@@ -126,11 +135,11 @@ class Copier:
 
             return await self.source.read(file, whole_up_to=PART_BYTES, admit=admit)
 
-    async def _whole(self, wanted: WantedFile, key: str, blob: SourceBlob, body: bytes) -> CopyResult:
+    async def _whole(self, wanted: WantedFile, key: str, blob: SourceBlob, body: Body) -> CopyResult:
         file = wanted.file
-        md5 = hashlib.md5(body, usedforsecurity=False).digest()
         _check_length(blob, len(body))
-        _check_digest(blob, md5)
+        # The source's own digest is handed on: the target refuses other bytes, so that none is computed here.
+        md5 = blob.md5 or _digest_of(body)
         guessed = self._guessed_type(blob, body)
         if guessed is not None:
             blob = replace(blob, headers=replace(blob.headers, content_type=guessed))
@@ -140,12 +149,17 @@ class Copier:
                 if len(body) <= _LIGHT:
                     request.answered()
         except KeyTaken:
+            # The object that is there is compared with the very bytes, not with what was said of them.
+            _check_digest(blob, md5 := _digest_of(body))
             return await self._compare(file, key, blob.size, md5)
+        except BytesRefused:
+            _check_digest(blob, _digest_of(body))
+            raise Transient("the bytes were damaged on their way to S3") from None
         result = await self._verified(file, key, receipt, blob.size, md5)
         return replace(result, guessed_type=guessed is not None)
 
-    def _guessed_type(self, blob: SourceBlob, start: bytes) -> str | None:
-        return guess(start) if self._lacks_type(blob) else None
+    def _guessed_type(self, blob: SourceBlob, body: Body) -> str | None:
+        return guess(bytes(body[:_SIGNATURE_BYTES])) if self._lacks_type(blob) else None
 
     def _lacks_type(self, blob: SourceBlob) -> bool:
         return self.limits.guess_content_type and (blob.headers.content_type or _NO_TYPE) == _NO_TYPE
@@ -159,7 +173,8 @@ class Copier:
         guessed = None
         if self._lacks_type(blob):
             async with self.source_pace.request():
-                guessed = guess(await self.source.read_part(file, etag=blob.etag, start=0, length=_SIGNATURE_BYTES))
+                start = await self.source.read_part(file, etag=blob.etag, start=0, length=_SIGNATURE_BYTES)
+            guessed = guess(bytes(start))
         if guessed is not None:
             blob = replace(blob, headers=replace(blob.headers, content_type=guessed))
         try:
@@ -253,6 +268,10 @@ def pause(attempt: int, retry_after: float | None) -> float:
     bound = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (attempt - 1))
     jitter = random.uniform(0, bound)  # noqa: S311 - spreads load, guards nothing
     return jitter if retry_after is None else min(retry_after, LONGEST_REST) + jitter
+
+
+def _digest_of(body: Body) -> bytes:
+    return hashlib.md5(body, usedforsecurity=False).digest()
 
 
 def _check_length(blob: SourceBlob, length: int) -> None:

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from migration_pipeline.core.errors import MigrationError, Transient, worst
 from migration_pipeline.core.model import SourceFile, WantedFile
 from migration_pipeline.core.pace import Pace
-from migration_pipeline.core.ports import KeyTaken, Receipt, SourceBlob, SourceStore, TargetStore, Upload
+from migration_pipeline.core.ports import (
+    Body,
+    BytesRefused,
+    KeyTaken,
+    Receipt,
+    SourceBlob,
+    SourceStore,
+    TargetStore,
+    Upload,
+)
 from migration_pipeline.core.room import Room
 
 PART_BYTES = 8 * 1024 * 1024
@@ -71,7 +80,7 @@ async def read_in_parts(
     blob: SourceBlob,
     *,
     retry: Retry,
-    put: Callable[[int, bytes], Awaitable[None]] | None = None,
+    put: Callable[[int, Body, bytes], Awaitable[None]] | None = None,
 ) -> bytes:
     """Read all parts, some at once, hand each to `put`, and return the MD5 of them all in order."""
     md5 = hashlib.md5(usedforsecurity=False)
@@ -80,9 +89,15 @@ async def read_in_parts(
     gate, hashed = asyncio.Semaphore(PARTS_AT_ONCE), [asyncio.Event() for _ in range(len(starts) + 1)]
     hashed[0].set()
 
+    def digested(body: Body) -> bytes:
+        """Count the part in; and its own digest, if it goes on to where that is verified."""
+        md5.update(body)
+        return hashlib.md5(body, usedforsecurity=False).digest() if put is not None else b""
+
     async def one(number: int, start: int) -> None:
         length = min(size, blob.size - start)
-        body = b""
+        body: Body = b""
+        part_md5 = b""
 
         async def read() -> None:
             nonlocal body
@@ -91,9 +106,13 @@ async def read_in_parts(
                 body = await links.source.read_part(file, etag=blob.etag, start=start, length=length)
 
         async def write() -> None:
-            if put is not None:
+            if put is None:
+                return
+            try:
                 async with links.target_pace.request(reads=0, writes=1):
-                    await put(number, body)
+                    await put(number, body, part_md5)
+            except BytesRefused:
+                raise Transient("a part was damaged on its way to S3") from None
 
         try:
             async with links.room.share() as share:
@@ -101,7 +120,7 @@ async def read_in_parts(
                 await retry(read)
                 # The digest needs the parts in order. Hashing a part takes long enough to leave the event loop for.
                 await hashed[number - 1].wait()
-                await asyncio.to_thread(md5.update, body)
+                part_md5 = await asyncio.to_thread(digested, body)
                 hashed[number].set()
                 await retry(write)
         finally:

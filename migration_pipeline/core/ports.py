@@ -28,6 +28,9 @@ from migration_pipeline.core.model import (
 from migration_pipeline.core.texts import Text
 from migration_pipeline.core.values import ReplaceFor
 
+Body = bytes | memoryview
+"""Bytes of a file, wherever they lie."""
+
 
 @dataclass(frozen=True, slots=True)
 class SourceBlob:
@@ -44,7 +47,7 @@ class SourceBlob:
     md5: bytes | None
     etag: str
     headers: FileHeaders
-    body: bytes | None
+    body: Body | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ class SourceStore(Protocol):
     async def etag(self, file: SourceFile) -> str | None:
         """The blob's ETag now; `None` where there is no such blob."""
 
-    async def read_part(self, file: SourceFile, *, etag: str, start: int, length: int) -> bytes:
+    async def read_part(self, file: SourceFile, *, etag: str, start: int, length: int) -> Body:
         """Exactly `length` bytes from `start`; raises `Permanent` (source_changed) if the blob was written since."""
 
 
@@ -123,6 +126,10 @@ class KeyTaken(Exception):  # noqa: N818 - an answer, not a failure
     """A conditional create met an object under the key; nothing was written."""
 
 
+class BytesRefused(Exception):  # noqa: N818 - as above
+    """The bytes that the target got have another digest than it was told; nothing was written."""
+
+
 class TargetStore(Protocol):
     """The store that files go to. Writes only create: nothing is replaced but, where asked, a copy of our own."""
 
@@ -130,12 +137,12 @@ class TargetStore(Protocol):
         """Raise `Unreachable` where nobody answers, and `Fatal` where the bucket is missing or refuses us."""
 
     async def create(
-        self, key: str, body: bytes, md5: bytes, headers: FileHeaders, *, replaces: str | None = None
+        self, key: str, body: Body, md5: bytes, headers: FileHeaders, *, replaces: str | None = None
     ) -> Receipt:
-        """Create an object from bytes whose checksum the server verifies; raises `KeyTaken`.
+        """Create an object from bytes whose digest the server verifies; raises `KeyTaken`, `BytesRefused`.
 
-        `md5` is that of `body`, given so that nobody computes it twice. An object whose ETag is `replaces` is
-        replaced; any other is in the way.
+        `md5` is what the source says of the bytes, or what was computed of them: the server compares, so that nobody
+        computes it in between. An object whose ETag is `replaces` is replaced; any other is in the way.
         """
 
     async def begin(self, key: str, headers: FileHeaders, *, replaces: str | None = None) -> "Upload":
@@ -154,8 +161,8 @@ class TargetStore(Protocol):
 class Upload(Protocol):
     """An upload in parts. There is no object before `complete`, and none at all after `abort`."""
 
-    async def put(self, number: int, body: bytes) -> None:
-        """Upload a part, the first has number 1, in any order and again at will; the server verifies a checksum."""
+    async def put(self, number: int, body: Body, md5: bytes) -> None:
+        """Upload a part, the first has number 1, in any order and again at will; the server verifies its digest."""
 
     async def complete(self) -> Receipt:
         """Make the object of all parts, in their numbers' order; raises `KeyTaken`."""

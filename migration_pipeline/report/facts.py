@@ -27,7 +27,7 @@ from migration_pipeline.stores import charged
 
 _ACTS = 100
 _PACKAGES = (
-    "migration-pipeline", "dagster", "azure-storage-blob", "aiohttp", "obstore", "boto3", "psycopg",
+    "migration-pipeline", "dagster", "azure-storage-blob", "pyreqwest", "boto3", "psycopg",
     "google-cloud-firestore", "firebase-admin", "pandas", "pyarrow", "matplotlib",
 )  # fmt: skip
 

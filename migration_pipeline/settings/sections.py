@@ -372,6 +372,18 @@ class Metrics(_Section):
     )
 
 
+class NetworkSection(_Section):
+    """The way out of this machine. Proxies come from the usual variables: HTTPS_PROXY, HTTP_PROXY, NO_PROXY."""
+
+    ca_bundle: Path | None = Field(
+        default=None,
+        description=(
+            "A PEM file of certificate authorities to trust, for every client; else the first that is set of "
+            "AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE and SSL_CERT_FILE."
+        ),
+    )
+
+
 class Secrets(_Section):
     """From the environment alone."""
 
@@ -403,4 +415,5 @@ class Settings(_Section):
     uploads: Uploads = Uploads()
     retention: Retention = Retention()
     metrics: Metrics = Metrics()
+    network: NetworkSection = NetworkSection()
     secrets: Secrets

@@ -8,18 +8,17 @@ from uuid import uuid4
 import boto3
 import pytest
 from azure.storage.blob import BlobServiceClient, ContentSettings
-from obstore.store import MemoryStore
 
 from migration_pipeline.adapters.azure.blob import AzureBlobSource, AzureCredentials
+from migration_pipeline.adapters.s3.access import Bucket
 from migration_pipeline.adapters.s3.headers import StoreAs
-from migration_pipeline.adapters.s3.target import Bucket, S3Target, carried_unchanged
+from migration_pipeline.adapters.s3.target import S3Target
 from migration_pipeline.core.errors import Fatal, Permanent
 from migration_pipeline.core.model import FileHeaders, Outcome, SourceFile
-from migration_pipeline.core.ports import KeyTaken, Receipt, SourceStore, TargetStore
+from migration_pipeline.core.ports import BytesRefused, KeyTaken, Receipt, SourceStore, TargetStore
 from migration_pipeline.sandbox import Sandbox
 from migration_pipeline_tests.memory_stores import MemorySource, MemoryTarget, md5
 from migration_pipeline_tests.moto_server import MotoServer
-from migration_pipeline_tests.names import blob_names
 
 PART = 5 * 1024 * 1024  # the smallest that S3 takes, but for the last
 HEADERS = FileHeaders("image/jpeg", "max-age=60", metadata={"owner": "1"})
@@ -94,11 +93,28 @@ def test_an_object_is_created_once_and_never_replaced(on_target: WithTarget) -> 
     on_target(story)
 
 
+# moto does not look at Content-MD5, which `doctor` finds out: such a store is refused.
+@pytest.mark.parametrize("on_target", ["seaweedfs", "memory"], indirect=True)
+def test_bytes_of_another_digest_are_refused_and_leave_nothing(on_target: WithTarget) -> None:
+    async def story(target: TargetStore) -> None:
+        name = key()
+        with pytest.raises(BytesRefused):
+            await target.create(name, b"damaged", md5(b"whole"), HEADERS)
+        assert await target.describe(name) is None
+        upload = await target.begin(name, HEADERS)
+        with pytest.raises(BytesRefused):
+            await upload.put(1, b"damaged", md5(b"whole"))
+        await upload.abort()
+        assert await target.describe(name) is None
+
+    on_target(story)
+
+
 def test_an_upload_dropped_leaves_nothing(on_target: WithTarget) -> None:
     async def story(target: TargetStore) -> None:
         name = key()
         upload = await target.begin(name, HEADERS)
-        await upload.put(1, bytes(PART))
+        await upload.put(1, bytes(PART), md5(bytes(PART)))
         assert await target.describe(name) is None
         await upload.abort()
         await upload.abort()
@@ -111,9 +127,9 @@ def test_parts_become_one_object_in_their_order(on_target: WithTarget) -> None:
     async def story(target: TargetStore) -> None:
         name, first, last = key(), bytes(PART), b"end"
         upload = await target.begin(name, HEADERS)
-        await upload.put(2, last)
-        await upload.put(1, b"!" * PART)
-        await upload.put(1, first)
+        await upload.put(2, last, md5(last))
+        await upload.put(1, b"!" * PART, md5(b"!" * PART))
+        await upload.put(1, first, md5(first))
         assert (await upload.complete()).md5 is None
         there = await target.describe(name, read=True)
         assert there is not None
@@ -128,7 +144,7 @@ def test_parts_do_not_replace_an_object_that_came_meanwhile(on_target: WithTarge
     async def story(target: TargetStore) -> None:
         name = key()
         upload = await target.begin(name, HEADERS)
-        await upload.put(1, b"ours")
+        await upload.put(1, b"ours", md5(b"ours"))
         await target.create(name, b"theirs", md5(b"theirs"), HEADERS)
         with pytest.raises(KeyTaken):
             await upload.complete()
@@ -180,7 +196,7 @@ async def write(target: TargetStore, name: str, body: bytes, replaces: str, *, p
         return await target.create(name, body, md5(body), HEADERS, replaces=replaces)
     upload = await target.begin(name, HEADERS, replaces=replaces)
     try:
-        await upload.put(1, body)
+        await upload.put(1, body, md5(body))
         return await upload.complete()
     except KeyTaken:
         await upload.abort()
@@ -245,7 +261,7 @@ def test_kms_encrypts_small_large_and_odd_objects(moto_bucket: Bucket, kms_key: 
             for name in (small, odd):
                 await target.create(name, b"x", md5(b"x"), HEADERS)
             upload = await target.begin(large, HEADERS)
-            await upload.put(1, bytes(PART))
+            await upload.put(1, bytes(PART), md5(bytes(PART)))
             await upload.complete()
 
     asyncio.run(story())
@@ -261,36 +277,13 @@ def test_kms_encrypts_small_large_and_odd_objects(moto_bucket: Bucket, kms_key: 
 )
 def test_keys_are_written_as_they_are(sandbox: Sandbox, name: str) -> None:
     written = f"contract/{uuid4().hex}/{name}"
-    assert carried_unchanged(written)
 
     async def story() -> None:
         async with S3Target(Bucket(sandbox.bucket, "us-east-1", sandbox.s3_endpoint_url)) as target:
             await target.create(written, b"x", md5(b"x"), HEADERS)
-            # HEAD goes through boto3, the PUT through obstore: both must mean the same key.
             assert await target.describe(written) is not None
 
     asyncio.run(story())
-
-
-@pytest.mark.parametrize("name", ["/a", "a/", "a//b", "a/./b", "../a", "a\nb", "a\x7fb"])
-def test_keys_that_obstore_alters_are_known(name: str) -> None:
-    assert not carried_unchanged(name)
-
-
-def test_every_odd_name_is_sorted_rightly_by_what_obstore_does_with_it() -> None:
-    names = [name for group in blob_names("photos").values() for name in group]
-    assert {name for name in names if carried_unchanged(name)} == {name for name in names if kept_by_obstore(name)}
-    assert 100 < sum(map(carried_unchanged, names)) < len(names) - 100
-
-
-def kept_by_obstore(name: str) -> bool:
-    """Whether its client writes exactly this key; a store in memory parses keys by the same code as that of S3."""
-    store = MemoryStore()
-    try:
-        store.put(name, b"x")
-    except ValueError:
-        return False
-    return [item["path"] for page in store.list() for item in page] == [name]
 
 
 WithSource = Callable[[dict[str, bytes], Callable[[SourceStore, str], Awaitable[None]]], None]

@@ -188,7 +188,7 @@ def test_the_migration_itself_may_not_delete(sandbox: Sandbox) -> None:
 
     async def story() -> None:
         async with AzureBlobSource(sandbox.azure_account_url, [container], AzureCredentials(key)) as source:
-            await source._answer_for(SourceFile(container, "a.jpg"), {}, "DELETE")  # noqa: SLF001 - asks on purpose
+            await source._asked(SourceFile(container, "a.jpg"), "DELETE")  # noqa: SLF001 - asks on purpose
 
     with BlobServiceClient(sandbox.azure_account_url, credential=key) as azure:
         azure.create_container(container).upload_blob("a.jpg", b"first")

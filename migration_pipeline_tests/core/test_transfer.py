@@ -12,7 +12,7 @@ from migration_pipeline.core.copy_file import Copier, CopyLimits
 from migration_pipeline.core.errors import Fatal, Transient
 from migration_pipeline.core.large_file import PART_BYTES
 from migration_pipeline.core.model import CopyResult, FileHeaders, Outcome, SourceFile, WantedFile
-from migration_pipeline.core.ports import Receipt
+from migration_pipeline.core.ports import Body, Receipt
 from migration_pipeline.core.transfer import transfer
 from migration_pipeline.core.urls import KeyTemplate, UrlRules
 from migration_pipeline_tests.memory_stores import MemorySource, MemoryTarget, md5
@@ -259,7 +259,7 @@ def test_memory_holds_so_many_bodies_whatever_is_in_flight() -> None:
 
     class Watched(MemoryTarget):
         async def create(
-            self, key: str, body: bytes, md5: bytes, headers: FileHeaders, *, replaces: str | None = None
+            self, key: str, body: Body, md5: bytes, headers: FileHeaders, *, replaces: str | None = None
         ) -> Receipt:
             nonlocal held, most
             held += len(body)

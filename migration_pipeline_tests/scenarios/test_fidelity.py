@@ -15,8 +15,9 @@ import pytest
 from azure.storage.blob import BlobServiceClient, ContentSettings
 
 from migration_pipeline.adapters.azure.blob import AzureBlobSource, AzureCredentials
+from migration_pipeline.adapters.s3.access import Bucket
 from migration_pipeline.adapters.s3.headers import StoreAs
-from migration_pipeline.adapters.s3.target import Bucket, S3Target
+from migration_pipeline.adapters.s3.target import S3Target
 from migration_pipeline.core.copy_file import Copier, CopyLimits
 from migration_pipeline.core.errors import Fatal
 from migration_pipeline.core.large_file import PART_BYTES

@@ -17,7 +17,8 @@ import pytest
 from azure.storage.blob import BlobServiceClient, ContainerSasPermissions, generate_container_sas
 
 from migration_pipeline.adapters.azure.blob import AzureBlobSource, AzureCredentials
-from migration_pipeline.adapters.s3.target import Bucket, S3Target
+from migration_pipeline.adapters.s3.access import Bucket
+from migration_pipeline.adapters.s3.target import S3Target
 from migration_pipeline.core.copy_file import Copier, CopyLimits
 from migration_pipeline.core.model import CopyResult, Outcome, SourceFile, WantedFile
 from migration_pipeline.core.transfer import transfer

@@ -19,7 +19,8 @@ from migration_pipeline.adapters.azure.blob import AzureBlobSource, AzureCredent
 from migration_pipeline.adapters.ledger.overview import LetterClass
 from migration_pipeline.adapters.ledger.status import Rate, Standing, Status
 from migration_pipeline.adapters.metrics_textfile import write
-from migration_pipeline.adapters.s3.target import Bucket, S3Target
+from migration_pipeline.adapters.s3.access import Bucket
+from migration_pipeline.adapters.s3.target import S3Target
 from migration_pipeline.cli.letters import _new
 from migration_pipeline.core.copy_file import Copier, CopyLimits
 from migration_pipeline.core.errors import Fatal

@@ -94,7 +94,7 @@ else:
 print(issuer.put_ticket("7", wish).url)
 print([name for name in sys.modules if name.startswith("migration_pipeline.") and "uploads" not in name])
 """
-    ours = "dagster,dagster_aws,pandas,pydantic,aiohttp,obstore,psycopg,firebase_admin,google,click,rich,apprise,grpc"
+    ours = "dagster,dagster_aws,pandas,pydantic,aiohttp,pyreqwest,psycopg,firebase_admin,google,click,rich,apprise,grpc"
     for store, other in (("s3", "azure"), ("azure", "boto3,botocore")):
         done = subprocess.run(
             [sys.executable, "-c", script, store, f"{ours},{other}"],

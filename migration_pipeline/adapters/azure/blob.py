@@ -1,7 +1,7 @@
 """Azure Blob Storage as the source: read only.
 
-Bytes come through aiohttp with a container SAS; azure-storage-blob only mints that SAS. The URL that is fetched is
-always built here from account, container and name: a URL found in the app's data is never fetched.
+Bytes come through one HTTP client with a container SAS; azure-storage-blob only mints that SAS. The URL that is fetched
+is always built here from account, container and name: a URL found in the app's data is never fetched.
 """
 
 import base64
@@ -9,20 +9,20 @@ import binascii
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
-import aiohttp
-from yarl import URL
-
+from migration_pipeline.adapters.http.answers import code_in, wait
+from migration_pipeline.adapters.http.network import CA_SETTING, Network
+from migration_pipeline.adapters.http.plain import PlainAnswer, PlainClient
+from migration_pipeline.adapters.http.wire import NoAnswer, OddHeader, Open, Wire, carried_unchanged
 from migration_pipeline.core.errors import Fatal, MigrationError, Permanent, Transient, Unreachable
 from migration_pipeline.core.model import FileHeaders, Outcome, SourceFile
-from migration_pipeline.core.ports import Admit, SourceBlob
+from migration_pipeline.core.ports import Admit, Body, SourceBlob
 
 KEY_SETTING = "AZURE_STORAGE_KEY"
 SAS_SETTING = "AZURE_STORAGE_SAS_TOKEN"
@@ -31,6 +31,9 @@ _SAS_LIFE = timedelta(hours=6)
 _SAS_USED = 0.8  # of its life; then another is made
 _SAS_FRESH_SECONDS = 60
 Clock = Callable[[], float]
+T = TypeVar("T")
+_NO_HEADERS: Mapping[str, str] = {}
+_META = "x-ms-meta-"
 
 _FATAL = {
     "AccountIsDisabled": "source.account_url",
@@ -66,6 +69,7 @@ _REMEDIES = {
     KEY_SETTING: f"Set {KEY_SETTING} to a key of this account, or {SAS_SETTING} to a SAS with read and list rights.",
     "source.containers": "Name containers that exist in the account.",
     "source.account_url": "Check the account.",
+    CA_SETTING: "Name a bundle that holds the authority of the account's certificate, or of the proxy's.",
 }
 
 
@@ -80,7 +84,7 @@ class AzureCredentials:
 class AzureBlobSource:
     """Fulfils `SourceStore`. Open it, with `async with`, in the event loop that uses it."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - most by name, with a default
         self,
         account_url: str,
         containers: Sequence[str],
@@ -90,6 +94,7 @@ class AzureBlobSource:
         sas_life: timedelta = _SAS_LIFE,
         clock: Clock = time.monotonic,
         rights: str = "rl",
+        network: Network | None = None,
     ) -> None:
         """Set up.
 
@@ -101,35 +106,29 @@ class AzureBlobSource:
             sas_life: how long a SAS made here is good for.
             clock: tells when to make another, in seconds.
             rights: of such a SAS, in Azure's letters; by default to read and to list.
+            network: the way to it; that of the environment, if none is given.
         """
+        self._network = network or Network.of_environment()
         self._timeout = timeout
         self._account_url = account_url.rstrip("/")
         self._containers = containers
         self._sas = _SasTokens(self._account_url, credentials, sas_life, clock, rights)
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            # The engine bounds what is in flight; a second bound here would only hide it.
-            connector=aiohttp.TCPConnector(limit=0),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=self._timeout),
-            # A gzip-encoded body is stored and sent on as it is.
-            auto_decompress=False,
-            skip_auto_headers=("Accept-Encoding",),
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
+        self._wire = await Wire(self._account_url, self._network, timeout=self._timeout).__aenter__()
+        self._plain = PlainClient(self._account_url, self._network, timeout=self._timeout)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._session.close()
+        await self._wire.__aexit__(kind, error, trace)
+        self._plain.close()
 
     async def check(self) -> None:
         for container in self._containers:
-            query = f"restype=container&comp=list&maxresults=1&{self._sas.token(container)}"
             try:
-                response = await self._answer(f"{self._account_url}/{quote(container)}?{query}", {})
-                response.release()
+                await self._listed(container)
             except Transient as error:
                 raise Unreachable(
                     f"cannot reach {self._account_url}: {error}",
@@ -137,82 +136,104 @@ class AzureBlobSource:
                     remedy="Check the URL and the network.",
                 ) from None
 
-    async def read(self, file: SourceFile, *, whole_up_to: int, admit: Admit) -> SourceBlob:
-        async with self._get(file, {}) as response:
-            size, body = _length(response), None
-            if size > whole_up_to:
-                # Dropping the connection costs less than reading to the end of a large body.
-                response.close()
-            else:
-                await admit(size)
-                body = await response.read()
-            if body is not None and len(body) != size:
-                raise Transient(f"the source sent {len(body)} of {size} bytes")
-            return SourceBlob(
-                size, content_md5(response.headers), response.headers.get("ETag", ""), _headers(response), body
-            )
+    async def _listed(self, container: str) -> bytes:
+        """A listing of one blob."""
+        query = f"restype=container&comp=list&maxresults=1&{self._sas.token(container)}"
 
-    async def read_part(self, file: SourceFile, *, etag: str, start: int, length: int) -> bytes:
-        headers = {"If-Match": etag, "Range": f"bytes={start}-{start + length - 1}"}
-        async with self._get(file, headers) as response:
-            body = await response.read()
+        async def take(answer: _Answer) -> bytes:
+            return bytes(await answer.body())
+
+        return await self._taken("GET", f"{self._account_url}/{quote(container)}?{query}", {}, take)
+
+    async def read(self, file: SourceFile, *, whole_up_to: int, admit: Admit) -> SourceBlob:
+        async def take(answer: _Answer) -> SourceBlob:
+            headers = answer.headers()
+            size, body = _length(headers), None
+            # The connection of a large body is dropped, which costs less than reading it to its end.
+            if size <= whole_up_to:
+                await admit(size)
+                body = await answer.body()
+                if len(body) != size:
+                    raise Transient(f"the source sent {len(body)} of {size} bytes")
+            return SourceBlob(size, content_md5(headers), headers.get("etag", ""), _file_headers(headers), body)
+
+        return await self._fetched(file, {}, take)
+
+    async def read_part(self, file: SourceFile, *, etag: str, start: int, length: int) -> Body:
+        body = await self._fetched(
+            file, {"if-match": etag, "range": f"bytes={start}-{start + length - 1}"}, lambda answer: answer.body()
+        )
         if len(body) != length:
             raise Transient(f"the source sent {len(body)} of {length} bytes")
         return body
 
     async def etag(self, file: SourceFile) -> str | None:
         try:
-            response = await self._answer_for(file, {}, "HEAD")
+            return (await self._asked(file, "HEAD")).get("etag")
         except Permanent as error:
             if error.outcome is Outcome.SOURCE_MISSING:
                 return None
             raise
-        response.release()
-        return response.headers.get("ETag")
 
-    @asynccontextmanager
-    async def _get(self, file: SourceFile, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
-        response = await self._answer_for(file, headers)
-        try:
-            yield response
-        except _NO_ANSWER as error:
-            raise _unanswered(error) from None
-        finally:
-            response.release()
+    async def _asked(
+        self, file: SourceFile, method: str, headers: Mapping[str, str] = _NO_HEADERS, query: str = ""
+    ) -> Mapping[str, str]:
+        """The headers of an answer about a blob."""
+        return await self._fetched(file, headers, _headers_of, method, query)
 
-    async def _answer_for(
-        self, file: SourceFile, headers: Mapping[str, str], method: str = "GET", query: str = ""
-    ) -> aiohttp.ClientResponse:
-        """The blob's answer; a SAS that has expired is renewed once, for everybody."""
+    async def _fetched(
+        self,
+        file: SourceFile,
+        headers: Mapping[str, str],
+        take: Callable[["_Answer"], Awaitable[T]],
+        method: str = "GET",
+        query: str = "",
+    ) -> T:
+        """What is taken of the blob's answer; a SAS that has expired is renewed once, for everybody."""
         if _leads_out(file.blob):
             raise Permanent(Outcome.SOURCE_UNREADABLE, "the name could lead out of its container")
-        where, token = (
-            f"{self._account_url}/{quote(file.container)}/{quote(file.blob)}?{query}",
-            self._sas.token(file.container),
-        )
+        where = f"{self._account_url}/{quote(file.container)}/{quote(file.blob)}?{query}"
+        token = self._sas.token(file.container)
         try:
-            return await self._answer(f"{where}{token}", headers, method)
+            return await self._taken(method, f"{where}{token}", headers, take)
         except Fatal as refused:
             if refused.setting != KEY_SETTING or not self._sas.renewed(file.container, token):
                 raise
-        return await self._answer(f"{where}{self._sas.token(file.container)}", headers, method)
+        return await self._taken(method, f"{where}{self._sas.token(file.container)}", headers, take)
 
-    async def _answer(self, url: str, headers: Mapping[str, str], method: str = "GET") -> aiohttp.ClientResponse:
+    async def _taken(
+        self, method: str, url: str, headers: Mapping[str, str], take: Callable[["_Answer"], Awaitable[T]]
+    ) -> T:
         try:
-            # `encoded`: the path goes out as written here; a redirect would leave the configured account.
-            response = await self._session.request(
-                method, URL(url, encoded=True), headers=headers, allow_redirects=False
-            )
-            if response.status in _GOOD:
-                return response
-            async with response:
-                raise await _refusal(response)
-        except _NO_ANSWER as error:
+            if carried_unchanged(url.partition("?")[0]):
+                try:
+                    async with self._wire.open(method, url, headers) as answer:
+                        return await _good(answer, take)
+                except OddHeader:
+                    pass  # the other client reads them
+            plain = await self._plain.ask(method, url, headers)
+            try:
+                return await _good(plain, take)
+            finally:
+                await plain.close()
+        except NoAnswer as error:
             raise _unanswered(error) from None
 
 
+_Answer = Open | PlainAnswer
+
+
+async def _good(answer: _Answer, take: Callable[[_Answer], Awaitable[T]]) -> T:
+    if answer.status not in _GOOD:
+        raise _refusal(answer.status, answer.headers(), await answer.body())
+    return await take(answer)
+
+
+async def _headers_of(answer: _Answer) -> Mapping[str, str]:
+    return answer.headers()
+
+
 _GOOD = (200, 201, 202, 206)
-_NO_ANSWER = (aiohttp.ClientError, TimeoutError, OSError)
 
 
 def _leads_out(blob: str) -> bool:
@@ -233,14 +254,26 @@ def keep_signatures_out_of_logs() -> None:
     logging.getLogger("urllib3.connectionpool").addFilter(_without_signature)  # the same one again is no second
 
 
+def sdk_options(network: Network, account_url: str, timeout: float) -> dict[str, Any]:
+    """What Azure's own clients are told, so that they go the same way as bytes do; tries are counted by our own."""
+    return {
+        "connection_timeout": _CONNECT_SECONDS,
+        "read_timeout": timeout,
+        "retry_total": 0,
+        "use_env_settings": False,
+        "proxies": network.proxies_for(account_url),
+        "connection_verify": network.verify,
+    }
+
+
 def _without_signature(record: logging.LogRecord) -> bool:
     return "sig=" not in record.getMessage()
 
 
-def _unanswered(error: BaseException) -> Transient:
-    # Only the kind: the text of these errors can hold the URL, and with it the SAS.
-    away = isinstance(error, TimeoutError | aiohttp.ClientConnectorError)
-    return Transient(f"reading the source failed: {type(error).__name__}", overload=away)
+def _unanswered(error: NoAnswer) -> MigrationError:
+    if error.trouble == "certificate":
+        return Fatal(f"the source's side: {error}.", setting=CA_SETTING, remedy=_REMEDIES[CA_SETTING])
+    return Transient(f"reading the source failed: {error}", overload=error.overload)
 
 
 class _SasTokens:
@@ -294,15 +327,14 @@ class _SasTokens:
             raise Fatal("is not base64.", setting=KEY_SETTING, remedy=_REMEDIES[KEY_SETTING]) from None
 
 
-async def _refusal(response: aiohttp.ClientResponse) -> MigrationError:
-    """What an answer other than 200 or 206 means, by the store's error code, else by status."""
-    code = response.headers.get("x-ms-error-code") or _code_in(await response.text(errors="replace"))
-    return refused(response.status, code, response.reason or "", response.headers.get("Retry-After"))
+def _refusal(status: int, headers: Mapping[str, str], body: memoryview) -> MigrationError:
+    """What an answer means that is no good one, by the store's error code, else by status."""
+    return refused(status, headers.get("x-ms-error-code") or code_in(body), headers.get("retry-after"))
 
 
-def refused(status: int, code: str, reason: str, retry_after: str | None) -> MigrationError:
+def refused(status: int, code: str, retry_after: str | None) -> MigrationError:
     """What such an answer means; `code` is the store's own, or empty."""
-    said = f"the source answered {status} {code or reason}"
+    said = f"the source answered {status} {code}".rstrip()
     if code in _FATAL or (not code and status in (401, 403)):
         setting = _FATAL.get(code, KEY_SETTING)
         return Fatal(said, setting=setting, remedy=_REMEDIES[setting])
@@ -310,52 +342,32 @@ def refused(status: int, code: str, reason: str, retry_after: str | None) -> Mig
         return Permanent(_PERMANENT[code], said)
     if code in _TRANSIENT or status in (408, 429) or status >= 500:  # noqa: PLR2004 - HTTP's server errors
         overload = code in _OVERLOAD or status in (408, 429, 503)
-        return Transient(said, _retry_after(retry_after), overload=overload)
+        return Transient(said, wait(retry_after), overload=overload)
     return Permanent(Outcome.SOURCE_UNREADABLE, said)
 
 
-def _code_in(body: str) -> str:
-    match = re.search(r"<Code>(\w+)</Code>", body)
-    return match[1] if match else ""
-
-
-def _retry_after(value: str | None) -> float | None:
-    return float(value) if value is not None and value.isdecimal() else None
-
-
-def _length(response: aiohttp.ClientResponse) -> int:
-    if response.content_length is None:
+def _length(headers: Mapping[str, str]) -> int:
+    length = headers.get("content-length", "")
+    if not length.isdecimal():
         raise Permanent(Outcome.SOURCE_UNREADABLE, "the source did not say how long the blob is")
-    return response.content_length
+    return int(length)
 
 
 def content_md5(headers: Mapping[str, str]) -> bytes | None:
     """The stored digest, 16 bytes, where the blob has one."""
     try:
-        digest = base64.b64decode(headers.get("Content-MD5", ""), validate=True)
+        digest = base64.b64decode(headers.get("content-md5", ""), validate=True)
     except binascii.Error:
         return None
     return digest if len(digest) == 16 else None  # noqa: PLR2004 - an MD5's bytes
 
 
-def _headers(response: aiohttp.ClientResponse) -> FileHeaders:
-    headers, prefix = response.headers, "x-ms-meta-"
+def _file_headers(headers: Mapping[str, str]) -> FileHeaders:
     return FileHeaders(
-        content_type=headers.get("Content-Type"),
-        cache_control=headers.get("Cache-Control"),
-        content_disposition=headers.get("Content-Disposition"),
-        content_encoding=headers.get("Content-Encoding"),
-        content_language=headers.get("Content-Language"),
-        metadata={
-            name[len(prefix) :]: _text(value) for name, value in headers.items() if name.lower().startswith(prefix)
-        },
+        headers.get("content-type"),
+        headers.get("cache-control"),
+        headers.get("content-disposition"),
+        headers.get("content-encoding"),
+        headers.get("content-language"),
+        {name[len(_META) :]: value for name, value in headers.items() if name.startswith(_META)},
     )
-
-
-def _text(value: str) -> str:
-    """A metadata value: UTF-8 where its bytes are that, else the latin-1 that HTTP's headers used to be."""
-    raw = value.encode("utf-8", "surrogateescape")
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        return raw.decode("latin-1")

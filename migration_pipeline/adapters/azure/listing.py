@@ -6,7 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from migration_pipeline.adapters.azure.blob import AzureCredentials, keep_signatures_out_of_logs, refused
+from migration_pipeline.adapters.azure.blob import (
+    AzureCredentials,
+    keep_signatures_out_of_logs,
+    refused,
+    sdk_options,
+)
+from migration_pipeline.adapters.http.network import Network
 from migration_pipeline.core.copy_file import pause
 from migration_pipeline.core.errors import Fatal, MigrationError, Permanent, Transient
 from migration_pipeline.core.inventory import Listed, Page, quoted
@@ -16,7 +22,6 @@ if TYPE_CHECKING:
     from azure.storage.blob import BlobProperties, ContainerClient
 
 BLOBS_A_PAGE = 5000  # Azure gives no more
-_CONNECT_SECONDS = 10
 _TRIES = 5
 DIRECTORY, NO_NAME = "directories", "names that the ledger cannot hold"
 """Why an entry is skipped."""
@@ -38,6 +43,7 @@ class AzureListing:
         patience: float = 120,
         blobs_a_page: int = BLOBS_A_PAGE,
         sleep: Callable[[float], None] = time.sleep,
+        network: Network | None = None,
     ) -> None:
         """Set up.
 
@@ -48,7 +54,9 @@ class AzureListing:
             patience: seconds for which an overloaded or unreachable store is asked again.
             blobs_a_page: at most.
             sleep: waits between tries.
+            network: the way to it; that of the environment, if none is given.
         """
+        self._network = network or Network.of_environment()
         self._account_url, self._credentials = account_url, credentials
         self._timeout, self._patience, self._blobs_a_page, self._sleep = timeout, patience, blobs_a_page, sleep
 
@@ -87,9 +95,7 @@ class AzureListing:
             self._account_url,
             container,
             credential=credentials.account_key or (credentials.sas_token or "").lstrip("?"),
-            connection_timeout=_CONNECT_SECONDS,
-            read_timeout=self._timeout,
-            retry_total=0,  # tries are counted here
+            **sdk_options(self._network, self._account_url, self._timeout),
         )
 
     def _page(self, client: "ContainerClient", container: str, marker: str | None) -> Page:
@@ -144,4 +150,4 @@ def _translated(error: Any) -> MigrationError:  # noqa: ANN401 - azure.core.exce
         return Transient(f"listing the source failed: {type(error).__name__}", overload=status is None)
     headers = response.headers
     code = headers.get("x-ms-error-code") or str(getattr(error, "error_code", None) or "")
-    return refused(status, code.removeprefix("StorageErrorCode."), response.reason or "", headers.get("Retry-After"))
+    return refused(status, code.removeprefix("StorageErrorCode."), headers.get("Retry-After"))

@@ -4,7 +4,7 @@ import re
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from html import unescape
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from migration_pipeline.adapters.azure.blob import AzureBlobSource, content_md5
 from migration_pipeline.core.errors import Permanent
@@ -16,36 +16,30 @@ class AzureBlobProbe(AzureBlobSource):
     """Fulfils `SourceSizes`. Open it, with `async with`, in the event loop that uses it."""
 
     async def size(self, file: SourceFile) -> int:
-        response = await self._answer_for(file, {}, "HEAD")
-        response.release()
+        headers = await self._asked(file, "HEAD")
         # An archived blob answers HEAD as any other does, and refuses GET.
-        if response.headers.get("x-ms-access-tier") == "Archive":
+        if headers.get("x-ms-access-tier") == "Archive":
             raise Permanent(Outcome.SOURCE_ARCHIVED, "the blob is archived")
-        return int(response.headers.get("Content-Length", 0))
+        return int(headers.get("content-length", 0))
 
     async def look(self, file: SourceFile) -> Listed | None:
         """The blob as a listing would show it now; `None` where there is none, or the store takes no such name."""
         try:
-            response = await self._answer_for(file, {}, "HEAD")
+            headers = await self._asked(file, "HEAD")
         except Permanent:
             return None
-        response.release()
-        headers = response.headers
         return Listed(
             file,
-            int(headers.get("Content-Length", 0)),
+            int(headers.get("content-length", 0)),
             content_md5(headers),
-            headers.get("ETag"),
+            headers.get("etag"),
             headers.get("x-ms-access-tier"),
-            parsedate_to_datetime(headers["Last-Modified"]),
+            parsedate_to_datetime(headers["last-modified"]),
         )
 
     async def first_blob(self, container: str) -> str | None:
         """The name of the container's first blob; `None` where it holds none. Needs the right to list."""
-        query = f"restype=container&comp=list&maxresults=1&{self._sas.token(container)}"
-        response = await self._answer(f"{self._account_url}/{quote(container)}?{query}", {})
-        async with response:
-            text = await response.text(errors="replace")
+        text = (await self._listed(container)).decode(errors="replace")
         found = re.search(r'<Name(?: Encoded="(true)")?>([^<]*)</Name>', text)
         if found is None:
             return None
@@ -55,7 +49,6 @@ class AzureBlobProbe(AzureBlobSource):
     async def read_a_byte(self, file: SourceFile) -> bool:
         """Whether the blob could be read; needs the right to read, else raises `Fatal`."""
         with suppress(Permanent):  # it is gone by now, or archived, or empty: none of these is a missing right
-            async with self._get(file, {"Range": "bytes=0-0"}) as response:
-                await response.read()
+            await self._fetched(file, {"range": "bytes=0-0"}, lambda answer: answer.body())
             return True
         return False

@@ -10,7 +10,9 @@ from migration_pipeline.adapters.azure.blob import (
     AzureCredentials,
     content_md5,
     keep_signatures_out_of_logs,
+    sdk_options,
 )
+from migration_pipeline.adapters.http.network import Network
 from migration_pipeline.core.errors import Fatal, Permanent, Transient
 from migration_pipeline.core.model import Outcome, SourceFile
 from migration_pipeline.core.removal_ports import How, SourceNow
@@ -25,7 +27,14 @@ class AzureBlobRemoval(AzureBlobSource):
     """Fulfils `SourceRemoval`. Open it, with `async with`, in the event loop that uses it."""
 
     def __init__(
-        self, account_url: str, containers: list[str], credentials: AzureCredentials, how: How, *, timeout: float = 60
+        self,
+        account_url: str,
+        containers: list[str],
+        credentials: AzureCredentials,
+        how: How,
+        *,
+        timeout: float = 60,
+        network: Network | None = None,
     ) -> None:
         """Set up.
 
@@ -35,8 +44,9 @@ class AzureBlobRemoval(AzureBlobSource):
             credentials: of the account.
             how: what becomes of a blob.
             timeout: seconds that the store may stay silent within a request.
+            network: the way to it; that of the environment, if none is given.
         """
-        super().__init__(account_url, containers, credentials, timeout=timeout, rights=_RIGHTS[how])
+        super().__init__(account_url, containers, credentials, timeout=timeout, rights=_RIGHTS[how], network=network)
         self._credentials, self._how = credentials, how
 
     async def kept_days(self) -> int | None:
@@ -49,9 +59,8 @@ class AzureBlobRemoval(AzureBlobSource):
         keep_signatures_out_of_logs()
         credential = self._credentials.account_key or (self._credentials.sas_token or "").lstrip("?")
         try:
-            # One policy for tries, and it is the engine's.
             with BlobServiceClient(
-                self._account_url, credential=credential, retry_total=0, connection_timeout=10
+                self._account_url, credential=credential, **sdk_options(self._network, self._account_url, self._timeout)
             ) as client:
                 kept = client.get_service_properties()["delete_retention_policy"]
         except HttpResponseError as error:
@@ -70,16 +79,14 @@ class AzureBlobRemoval(AzureBlobSource):
 
     async def look(self, file: SourceFile) -> SourceNow | None:
         try:
-            response = await self._answer_for(file, {}, "HEAD")
+            headers = await self._asked(file, "HEAD")
         except Permanent as error:
             if error.outcome is Outcome.SOURCE_MISSING:
                 return None
             raise
-        response.release()
-        headers = response.headers
         archived = headers.get("x-ms-access-tier") == "Archive"
-        size = int(headers.get("Content-Length", -1))
-        return SourceNow(headers.get("ETag", ""), size, content_md5(headers), archived)
+        size = int(headers.get("content-length", -1))
+        return SourceNow(headers.get("etag", ""), size, content_md5(headers), archived)
 
     async def remove(self, file: SourceFile, etag: str) -> None:
         try:
@@ -102,23 +109,23 @@ class AzureBlobRemoval(AzureBlobSource):
 
     async def _delete(self, file: SourceFile, etag: str) -> None:
         # Without x-ms-delete-snapshots: a blob with snapshots stays, for nobody has looked at those.
-        (await self._answer_for(file, {"If-Match": etag}, "DELETE")).release()
+        await self._asked(file, "DELETE", {"if-match": etag})
 
     async def _archive(self, file: SourceFile, etag: str) -> None:
         # Set Blob Tier knows no If-Match; a lease does, and while it lasts nobody else writes the blob. Its name is
         # always the same for a blob, so that whoever tries again after a lost answer has it already.
         lease = str(file.file_id)
         acquire = {
-            "If-Match": etag,
+            "if-match": etag,
             "x-ms-lease-action": "acquire",
             "x-ms-lease-duration": _LEASE_SECONDS,
             "x-ms-proposed-lease-id": lease,
         }
-        (await self._answer_for(file, acquire, "PUT", "comp=lease&")).release()
+        await self._asked(file, "PUT", acquire, "comp=lease&")
         try:
             tier = {"x-ms-access-tier": "Archive", "x-ms-lease-id": lease}
-            (await self._answer_for(file, tier, "PUT", "comp=tier&")).release()
+            await self._asked(file, "PUT", tier, "comp=tier&")
         finally:
             with suppress(Permanent, Transient):  # it ends by itself soon
                 release = {"x-ms-lease-action": "release", "x-ms-lease-id": lease}
-                (await self._answer_for(file, release, "PUT", "comp=lease&")).release()
+                await self._asked(file, "PUT", release, "comp=lease&")

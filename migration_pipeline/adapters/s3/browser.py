@@ -3,18 +3,20 @@
 Nothing is followed or tried again, and no error repeats a URL: upload URLs carry signatures.
 """
 
+import asyncio
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
+from urllib.parse import urljoin
 
-import aiohttp
-from yarl import URL
+from migration_pipeline.adapters.http.network import Network
+from migration_pipeline.adapters.http.wire import NoAnswer, OddHeader, Wire
 
 _SECONDS = 10.0
 _MOST_BYTES = 64 * 1024
-_FAILED = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
+_MOST_REDIRECTS = 5
+_REDIRECTS = {301, 302, 303, 307, 308}
 _OK = range(200, 300)
 
 
@@ -70,21 +72,11 @@ class Answer(NamedTuple):
 
 
 class Browser:
-    """Sends requests; open it with `async with`."""
+    """Sends requests."""
 
-    async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=_SECONDS),
-            # A cookie that a store sets must not reach it again: browsers send none across origins.
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=["Content-Type"],
-        )
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._session.close()
+    def __init__(self, network: Network | None = None) -> None:
+        """Go the way that every client goes, unless another is given."""
+        self._network = network or Network.of_environment()
 
     async def preflight(self, url: str, origin: str, method: str, headers: Sequence[str]) -> Answer:
         """Ask whether a page of the origin may send such a request."""
@@ -118,11 +110,22 @@ class Browser:
     async def _send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, *, follow: bool
     ) -> Answer:
+        answer = await self._once(method, url, headers, body)
+        for _ in range(_MOST_REDIRECTS if follow else 0):
+            where = answer.headers.get("location")
+            if answer.status not in _REDIRECTS or not where:
+                break
+            url = urljoin(url, where)
+            answer = await self._once(method, url, headers, body)
+        return answer
+
+    async def _once(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
+        # A client of its own for each request: no cookie and no connection of one reaches another.
         try:
-            async with self._session.request(
-                method, URL(url, encoded=True), headers=headers, data=body, allow_redirects=follow
-            ) as response:
-                seen = {name.lower(): value for name, value in response.headers.items()}
-                return Answer(response.status, seen, await response.content.read(_MOST_BYTES))
-        except _FAILED as error:
+            async with Wire(url, self._network, timeout=_SECONDS) as wire, asyncio.timeout(_SECONDS):
+                answer = await wire.send(method, url, headers, body)
+                return Answer(answer.status, answer.headers(), bytes(answer.body[:_MOST_BYTES]))
+        except NoAnswer as error:
+            return Answer(None, trouble=str(error))
+        except (OddHeader, TimeoutError, ValueError) as error:
             return Answer(None, trouble=type(error).__name__)

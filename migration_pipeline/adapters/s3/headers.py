@@ -1,15 +1,12 @@
-"""How files' headers, and the operator's wishes for all of them, are said to S3's two clients."""
+"""How files' headers, and the operator's wishes for all of them, are said to S3."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.header import Header
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode
 
 from migration_pipeline.core.model import FileHeaders
-
-if TYPE_CHECKING:
-    from obstore.store import S3Config
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,27 +31,23 @@ class StoreAs:
         return self.encryption != "aws:kms"
 
 
-def for_obstore(headers: FileHeaders, store_as: StoreAs) -> dict[str, str]:
-    """Attributes of one `put`; encryption belongs to the store's configuration there."""
+def for_request(headers: FileHeaders, store_as: StoreAs) -> dict[str, str]:
+    """Headers of a request that creates an object, to be signed and sent as they are."""
     named = {
-        "Content-Type": headers.content_type,
-        "Cache-Control": headers.cache_control,
-        "Content-Disposition": headers.content_disposition,
-        "Content-Encoding": headers.content_encoding,
-        "Content-Language": headers.content_language,
-        "Storage-Class": store_as.storage_class,
+        "content-type": headers.content_type,
+        "cache-control": headers.cache_control,
+        "content-disposition": headers.content_disposition,
+        "content-encoding": headers.content_encoding,
+        "content-language": headers.content_language,
+        "x-amz-storage-class": store_as.storage_class,
+        "x-amz-server-side-encryption": store_as.encryption,
+        "x-amz-server-side-encryption-aws-kms-key-id": store_as.kms_key_id,
+        "x-amz-tagging": urlencode(store_as.tags) or None,
     }
-    return {name: value for name, value in named.items() if value is not None} | _metadata(headers)
-
-
-def obstore_encryption(store_as: StoreAs) -> "S3Config":
-    """Configuration of an obstore S3 store."""
-    config: S3Config = {}
-    if store_as.encryption:
-        config["server_side_encryption"] = store_as.encryption
-    if store_as.kms_key_id:
-        config["sse_kms_key_id"] = store_as.kms_key_id
-    return config
+    sent = {name: value for name, value in named.items() if value is not None}
+    if headers.metadata:
+        sent.update((f"x-amz-meta-{name}", value) for name, value in _metadata(headers).items())
+    return sent
 
 
 def for_boto3(headers: FileHeaders, store_as: StoreAs) -> dict[str, Any]:

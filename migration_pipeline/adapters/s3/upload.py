@@ -1,10 +1,13 @@
-"""One multipart upload to S3: each part with a SHA-256 that the server verifies, completed only on a free key."""
+"""One multipart upload to S3: each part with an MD5 that the server verifies, completed only on a free key."""
 
+import base64
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
+from urllib.parse import quote
 
-from migration_pipeline.core.ports import Receipt
+from migration_pipeline.adapters.s3.objects import Objects, etag_of
+from migration_pipeline.core.ports import Body, Receipt
 
 T = TypeVar("T")
 
@@ -42,29 +45,40 @@ class S3Upload:
         self,
         client: Any,  # noqa: ANN401 - boto3 makes its clients at run time
         in_thread: InThread,
+        objects: Objects,
         upload: Mapping[str, str],
         condition: Condition,
     ) -> None:
         """Take part in an upload that was begun.
 
         Args:
-            client: of boto3.
+            client: of boto3, which ends the upload.
             in_thread: runs its calls.
+            objects: carries the parts.
             upload: bucket, key and id, by boto3's names.
             condition: what must hold of the key at the end.
         """
-        self._client, self._in_thread, self._upload, self._condition = client, in_thread, upload, condition
+        self._client, self._in_thread, self._objects = client, in_thread, objects
+        self._upload, self._condition = upload, condition
         self._parts: dict[int, dict[str, Any]] = {}
         self._size = 0
 
-    async def put(self, number: int, body: bytes) -> None:
-        answer = await self._in_thread(
-            lambda: self._client.upload_part(**self._upload, PartNumber=number, Body=body, ChecksumAlgorithm="SHA256")
-        )
-        part = {"PartNumber": number, "ETag": answer["ETag"], "ChecksumSHA256": answer.get("ChecksumSHA256")}
+    async def put(self, number: int, body: Body, md5: bytes) -> None:
+        key = self._upload["Key"]
+        if self._objects.carries(key):
+            query = f"?partNumber={number}&uploadId={quote(self._upload['UploadId'], safe='-_.~')}"
+            etag = etag_of(await self._objects.put(key, body, md5, {}, query))
+        else:
+            etag = await self._in_thread(lambda: self._put_with_boto3(number, body, md5))
         if number not in self._parts:
             self._size += len(body)
-        self._parts[number] = {name: value for name, value in part.items() if value}
+        self._parts[number] = {"PartNumber": number, "ETag": f'"{etag}"'}
+
+    def _put_with_boto3(self, number: int, body: Body, md5: bytes) -> str:
+        answer = self._client.upload_part(
+            **self._upload, PartNumber=number, Body=bytes(body), ContentMD5=base64.b64encode(md5).decode()
+        )
+        return str(answer["ETag"]).strip('"')
 
     async def complete(self) -> Receipt:
         parts = [self._parts[number] for number in sorted(self._parts)]

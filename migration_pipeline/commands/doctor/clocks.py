@@ -1,11 +1,13 @@
 """Whether this machine's clock agrees with the stores': signatures and SAS hold for fifteen minutes around theirs."""
 
 import asyncio
+from collections.abc import Sequence
 
-from migration_pipeline.adapters.http_probe import seconds_ahead
+from migration_pipeline.adapters.http.probe import seconds_ahead
 from migration_pipeline.commands.doctor.findings import Findings, What, failure, ok, warning
 from migration_pipeline.event_loop import run
 from migration_pipeline.settings import Settings
+from migration_pipeline.stores import network_of
 
 _WARNED, _REFUSED = 60, 15 * 60
 """Seconds; the latter is Amazon's RequestTimeTooSkewed, and about what Azure bears."""
@@ -15,8 +17,10 @@ def clocks(settings: Settings) -> Findings:
     """Both stores', by the Date of an answer to a request without credentials."""
     target = settings.target.endpoint_url or f"https://s3.{settings.target.region}.amazonaws.com"
 
-    async def ask() -> tuple[float | None, float | None]:
-        return await asyncio.gather(seconds_ahead(settings.source.account_url), seconds_ahead(target))
+    network = network_of(settings)
+
+    async def ask() -> Sequence[float | None]:
+        return await asyncio.gather(*(seconds_ahead(url, network) for url in (settings.source.account_url, target)))
 
     for what, ahead in zip((What.SOURCE_CLOCK, What.TARGET_CLOCK), run(ask()), strict=True):
         if ahead is None:

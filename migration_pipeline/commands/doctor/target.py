@@ -5,7 +5,8 @@ import json
 import secrets
 from urllib.parse import quote
 
-from migration_pipeline.adapters.http_probe import fetched
+from migration_pipeline.adapters.http.network import Network
+from migration_pipeline.adapters.http.probe import fetched
 from migration_pipeline.adapters.s3.probe import BucketFacts, S3Probe, Stored
 from migration_pipeline.commands.doctor.findings import Finding, Findings, What, failure, ok, warning
 from migration_pipeline.core.errors import Fatal, MigrationError
@@ -13,7 +14,7 @@ from migration_pipeline.core.model import FileHeaders
 from migration_pipeline.core.ports import Receipt
 from migration_pipeline.event_loop import run
 from migration_pipeline.settings import Settings, Target
-from migration_pipeline.stores import open_target_probe
+from migration_pipeline.stores import network_of, open_target_probe
 
 _BODY = b"probe"
 _MD5 = hashlib.md5(_BODY, usedforsecurity=False).digest()
@@ -35,7 +36,7 @@ async def _look(wanted: Target, settings: Settings, found: list[Finding]) -> Non
         await probe.check()
         receipt = await probe.create(key, _BODY, _MD5, FileHeaders(content_type="text/plain"))
         try:
-            found += await _object(probe, key, wanted)
+            found += await _object(probe, key, wanted, network_of(settings))
         except BaseException:
             await probe.remove(key, receipt)
             raise
@@ -43,7 +44,7 @@ async def _look(wanted: Target, settings: Settings, found: list[Finding]) -> Non
         found += _bucket(await probe.facts(wanted.prefix), wanted)
 
 
-async def _object(probe: S3Probe, key: str, wanted: Target) -> list[Finding]:
+async def _object(probe: S3Probe, key: str, wanted: Target, network: Network) -> list[Finding]:
     found = []
     try:
         there = await probe.describe(key, read=True)
@@ -56,7 +57,7 @@ async def _object(probe: S3Probe, key: str, wanted: Target) -> list[Finding]:
     except MigrationError as error:
         found.append(warning(What.TARGET_STORED, f"cannot be looked at: {error}", "Look at an object yourself."))
     url = f"{wanted.public_base_url}/{quote(key)}"
-    status, body = await fetched(url)
+    status, body = await fetched(url, network)
     if body == _BODY:
         found.append(ok(What.TARGET_PUBLIC, f"objects are read under {wanted.public_base_url}"))
     else:

@@ -16,7 +16,7 @@ from migration_pipeline.core.errors import MigrationError, SettingsError
 from migration_pipeline.cutover import WRITE_PATH
 from migration_pipeline.event_loop import run
 from migration_pipeline.settings import Settings
-from migration_pipeline.stores import open_ledger, open_write_path
+from migration_pipeline.stores import network_of, open_ledger, open_write_path
 
 _ORIGIN = re.compile(r"https?://[a-z0-9.\[\]:-]+")
 _STORE = "target"
@@ -69,9 +69,9 @@ def checked(origins: Sequence[str]) -> list[str]:
 
 
 async def _look(settings: Settings, origins: Sequence[str], found: list[Finding]) -> Sequence[Change]:
-    async with open_write_path(settings) as store, Browser() as browser:
+    async with open_write_path(settings) as store:
         await store.check()
-        attempts = Attempts(settings, store, browser)
+        attempts = Attempts(settings, store, Browser(network_of(settings)))
         try:
             set_up = await store.set_up()
             tried = await attempts.try_all(origins, set_up.cors, found)

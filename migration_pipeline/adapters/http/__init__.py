@@ -1,0 +1,1 @@
+"""How every store is spoken to over HTTP: one client for bytes, and one answer to which proxy and which CA."""

@@ -1,0 +1,154 @@
+"""Single requests about objects, signed here and sent by the client that carries bytes."""
+
+import base64
+import hashlib
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
+from typing import NamedTuple
+
+from migration_pipeline.adapters.http.answers import code_in
+from migration_pipeline.adapters.http.wire import Answer, NoAnswer, Open, Whole, Wire, carried_unchanged
+from migration_pipeline.adapters.s3.access import Access
+from migration_pipeline.adapters.s3.errors import EXPIRED, by_code, unanswered, unusable
+from migration_pipeline.adapters.s3.sign import UNSIGNED, Keys
+from migration_pipeline.core.ports import Body, ObjectFacts
+
+_OK, _NOT_FOUND = 200, 404
+_NOTHING = hashlib.sha256(b"").hexdigest()
+
+
+class Head(NamedTuple):
+    """What S3 says of an object.
+
+    Attributes:
+        etag_is_md5: the ETag, if it looks like an MD5, is that of the bytes.
+    """
+
+    facts: ObjectFacts
+    etag_is_md5: bool
+
+
+class Objects:
+    """Requests about the bucket's objects; `carries` says which keys may be asked for."""
+
+    def __init__(self, access: Access, wire: Wire) -> None:
+        """Use this configuration and this client."""
+        self._access, self._wire = access, wire
+
+    def carries(self, key: str) -> bool:
+        """Whether the client sends this key unchanged."""
+        return carried_unchanged(self._access.place.of(key))
+
+    async def put(self, key: str, body: Body, md5: bytes, headers: Mapping[str, str], query: str = "") -> Answer:
+        """Write; raises what the answer means, `BytesRefused` where S3 got other bytes."""
+        sent = {**headers, "content-md5": base64.b64encode(md5).decode()}
+        payload = UNSIGNED
+        if self._access.place.signs_payload:
+            payload = hashlib.sha256(body).hexdigest()
+        return await self._send("PUT", self._access.place.of(key) + query, sent, body, payload)
+
+    async def head(self, key: str) -> Head | None:
+        """What S3 says of the object; `None` where there is none."""
+        answer = await self._asked("HEAD", self._access.place.of(key), {}, None, _NOTHING)
+        if answer.status == _NOT_FOUND:
+            return None
+        if answer.status != _OK:
+            raise _meaning(answer, "HEAD")
+        return _head(answer)
+
+    async def read(self, key: str) -> Head | None:
+        """The object read to its end, and digested; `None` where there is none."""
+        digest = hashlib.md5(usedforsecurity=False)
+        async with self._open(key) as answer:
+            if answer.status == _NOT_FOUND and code_in(await answer.body()) in {"NoSuchKey", ""}:
+                return None
+            if answer.status != _OK:
+                raise by_code(code_in(await answer.body()), answer.status, answer.header("retry-after"))
+            async for chunk in answer.chunks():
+                digest.update(chunk)
+            head = _head(answer)
+        return head._replace(facts=head.facts._replace(md5=digest.digest()))
+
+    async def check(self) -> None:
+        """Raise where the bucket is missing, or refuses us."""
+        answer = await self._asked("HEAD", self._access.place.url, {}, None, _NOTHING)
+        if answer.status != _OK:
+            raise _meaning(answer, "HEAD")
+
+    async def _send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None, payload: str) -> Whole:
+        answer = await self._asked(method, url, headers, body, payload)
+        if answer.status != _OK:
+            raise _meaning(answer, method)
+        return answer
+
+    async def _asked(self, method: str, url: str, headers: Mapping[str, str], body: Body | None, payload: str) -> Whole:
+        """The answer, whatever it is; credentials that S3 calls expired are asked for anew, once."""
+        keys = await self._access.keys()
+        answer = await self._once(method, url, headers, body, payload, keys)
+        if answer.status in _MAY_BE_EXPIRED and (method == "HEAD" or code_in(answer.body) in EXPIRED):
+            newer = await self._access.others_than(keys)
+            if newer is not None:
+                return await self._once(method, url, headers, body, payload, newer)
+        return answer
+
+    async def _once(
+        self, method: str, url: str, headers: Mapping[str, str], body: Body | None, payload: str, keys: Keys
+    ) -> Whole:
+        signed = self._access.signer.signed(method, url, headers, keys, payload=payload)
+        try:
+            return await self._wire.send(method, url, signed, body)
+        except NoAnswer as error:
+            raise unanswered(error) from None
+
+    @asynccontextmanager
+    async def _open(self, key: str) -> AsyncIterator[Open]:
+        url = self._access.place.of(key)
+        signed = self._access.signer.signed("GET", url, {}, await self._access.keys(), payload=_NOTHING)
+        try:
+            async with self._wire.open("GET", url, signed) as answer:
+                yield answer
+        except NoAnswer as error:
+            raise unanswered(error) from None
+
+
+_MAY_BE_EXPIRED = {400, 401, 403}
+
+
+def _meaning(answer: Whole, method: str) -> Exception:
+    if method == "HEAD" and answer.status in {301, 307, 400, 403, 404}:
+        return unusable(answer.status)
+    return by_code(code_in(answer.body), answer.status, answer.header("retry-after"))
+
+
+def _head(answer: Answer) -> Head:
+    etag = etag_of(answer)
+    encryption = (answer.header("x-amz-server-side-encryption") or "").upper()
+    # Amazon S3 API Reference, "Object": not for uploads in parts, nor for KMS or customer keys.
+    is_md5 = "KMS" not in encryption and answer.header("x-amz-server-side-encryption-customer-algorithm") is None
+    made_at = answer.header("last-modified")
+    facts = ObjectFacts(
+        int(answer.header("content-length") or 0),
+        md5_in(etag) if is_md5 else None,
+        etag,
+        version_of(answer),
+        parsedate_to_datetime(made_at) if made_at else None,
+    )
+    return Head(facts, is_md5)
+
+
+def etag_of(answer: Answer) -> str:
+    """The ETag, without its quotes."""
+    return (answer.header("etag") or "").strip('"')
+
+
+def version_of(answer: Answer) -> str | None:
+    """The version's name; "null" is how S3 calls the only one there is without versioning."""
+    version = answer.header("x-amz-version-id")
+    return version if version and version != "null" else None
+
+
+def md5_in(etag: str) -> bytes | None:
+    """The digest that an ETag is, where it has the form of one."""
+    return bytes.fromhex(etag) if re.fullmatch(r"[0-9a-f]{32}", etag) else None
