@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 from azure.storage.blob import BlobServiceClient, ContentSettings
 
-from migration_pipeline.adapters.azure.blob import AzureBlobSource, AzureCredentials
+from migration_pipeline.adapters.azure.blob import AzureBlobSource
+from migration_pipeline.adapters.azure.sign_in import AzureCredentials
 from migration_pipeline.adapters.s3.access import Bucket
 from migration_pipeline.adapters.s3.target import S3Target
 from migration_pipeline.core.copy_file import Copier, CopyLimits

@@ -189,7 +189,7 @@ class Bench:
             shares = [replace(task, names=list(names[n :: case.processes])) for n in range(case.processes)]
             start = self._start_up(engine, replace(task, names=list(names[:1]), prefix=f"start{self._runs}/"))
             with ThreadPoolExecutor() as pool:
-                spent = list(pool.map(lambda share: _run(engine, share), shares))
+                spent = list(pool.map(lambda share: run_engine(engine, share), shares))
         seconds = max(one.seconds for one in spent) - start.seconds
         verified = self._clear(task.prefix, {name: self._digests[case.load.name, name] for name in names})
         total = size or sum(case.load.sizes[n % len(case.load.sizes)] for n in range(len(names)))
@@ -211,7 +211,7 @@ class Bench:
     def _start_up(self, engine: str, task: Task) -> "Spent":
         """A run with a single file, once for each engine: what copying more of them does not cost."""
         if engine not in self._started:
-            runs = [_run(engine, replace(task, prefix=f"{task.prefix}{n}/")) for n in range(3)]
+            runs = [run_engine(engine, replace(task, prefix=f"{task.prefix}{n}/")) for n in range(3)]
             self._started[engine] = min(runs, key=lambda one: one.cpu)
         return self._started[engine]
 
@@ -290,7 +290,8 @@ class Spent(NamedTuple):
     seconds: float
 
 
-def _run(engine: str, task: Task) -> Spent:
+def run_engine(engine: str, task: Task) -> Spent:
+    """An engine in a process of its own, and what it spent."""
     began = time.monotonic()
     with tempfile.NamedTemporaryFile("w", dir=os.environ["BENCH_FOLDER"], suffix=".json") as given:
         json.dump(asdict(task), given)

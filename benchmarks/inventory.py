@@ -28,9 +28,9 @@ import pyarrow as pa
 from azure.storage.blob import BlobServiceClient, ContainerSasPermissions, generate_container_sas
 from pyarrow import parquet
 
-from migration_pipeline.adapters.azure.blob import AzureCredentials
 from migration_pipeline.adapters.azure.inventory_report import read_report
 from migration_pipeline.adapters.azure.listing import AzureListing
+from migration_pipeline.adapters.azure.sign_in import AzureCredentials
 from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
 from migration_pipeline.inventory import list_source, read
 from migration_pipeline.sandbox import Sandbox

@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from typing import TypeVar
 
-from migration_pipeline.adapters.azure.blob import AzureBlobSource, AzureCredentials
+from migration_pipeline.adapters.azure.blob import AzureBlobSource
 from migration_pipeline.adapters.azure.listing import AzureListing
 from migration_pipeline.adapters.azure.probe import AzureBlobProbe
 from migration_pipeline.adapters.azure.removal import AzureBlobRemoval
+from migration_pipeline.adapters.azure.sign_in import AzureCredentials
 from migration_pipeline.adapters.firebase.no_documents import NoDocuments
 from migration_pipeline.adapters.firebase.write_rate import WriteRate
 from migration_pipeline.adapters.http.network import Network
@@ -261,9 +262,12 @@ def _open_source(kind: type[_Source], settings: Settings) -> _Source:
 
 def _credentials(settings: Settings) -> AzureCredentials:
     secrets = settings.secrets
+    auth = settings.source.auth or ("sas" if secrets.azure_sas else "key")
     return AzureCredentials(
-        account_key=secrets.azure_key.get_secret_value() if secrets.azure_key else None,
-        sas_token=secrets.azure_sas.get_secret_value() if secrets.azure_sas else None,
+        account_key=secrets.azure_key.get_secret_value() if auth == "key" and secrets.azure_key else None,
+        sas_token=secrets.azure_sas.get_secret_value() if auth == "sas" and secrets.azure_sas else None,
+        entra=auth == "entra",
+        account_name=settings.source.account_name,
     )
 
 

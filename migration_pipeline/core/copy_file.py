@@ -156,7 +156,7 @@ class Copier:
             _check_digest(blob, _digest_of(body))
             raise Transient("the bytes were damaged on their way to S3") from None
         result = await self._verified(file, key, receipt, blob.size, md5)
-        return replace(result, guessed_type=guessed is not None)
+        return replace(result, guessed_type=True) if guessed is not None else result
 
     def _guessed_type(self, blob: SourceBlob, body: Body) -> str | None:
         return guess(bytes(body[:_SIGNATURE_BYTES])) if self._lacks_type(blob) else None

@@ -36,6 +36,7 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
         if name.startswith(_PREFIX) and name not in _NOT_SETTINGS:
             _override(values, name, text)
     values["secrets"] = _secrets(environment)
+    _check_sign_in(values)
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
@@ -101,20 +102,28 @@ def _secrets(environment: Mapping[str, str]) -> dict[str, Any]:
         raise SettingsError(
             "is missing.", setting="DATABASE_URL", remedy="Set it to the app's database: postgresql://user:…@host/db."
         )
-    key, sas = environment.get("AZURE_STORAGE_KEY"), environment.get("AZURE_STORAGE_SAS_TOKEN")
-    if not key and not sas:
-        raise SettingsError(
-            "is missing.",
-            setting="AZURE_STORAGE_KEY",
-            remedy="Set it to a key of the account, or AZURE_STORAGE_SAS_TOKEN to a SAS with read and list rights.",
-        )
     return {
         "database_url": database,
         "ledger_url": environment.get("LEDGER_URL") or database,
-        "azure_key": key,
-        "azure_sas": sas,
+        "azure_key": environment.get("AZURE_STORAGE_KEY") or None,
+        "azure_sas": environment.get("AZURE_STORAGE_SAS_TOKEN") or None,
         "alert_urls": environment.get("ALERT_URLS", "").split(),
     }
+
+
+def _check_sign_in(values: Mapping[str, Any]) -> None:
+    """Whether the secret is there that `source.auth` takes for granted."""
+    source, secrets = values.get("source"), values["secrets"]
+    auth = source.get("auth") if isinstance(source, dict) else None
+    wanted = {"key": ["azure_key"], "sas": ["azure_sas"], "entra": []}.get(str(auth), ["azure_key", "azure_sas"])
+    if wanted and not any(secrets[name] for name in wanted):
+        setting = "AZURE_STORAGE_SAS_TOKEN" if auth == "sas" else "AZURE_STORAGE_KEY"
+        raise SettingsError(
+            "is missing.",
+            setting=setting,
+            remedy="Set AZURE_STORAGE_KEY to a key of the account, or AZURE_STORAGE_SAS_TOKEN to a SAS with read and "
+            'list rights, or source.auth to "entra".',
+        )
 
 
 def _refusal(error: ValidationError) -> SettingsError:

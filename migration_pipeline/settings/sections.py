@@ -57,6 +57,16 @@ class Source(_Section):
 
     account_url: WebUrl = Field(description="The storage account's blob endpoint.")
     containers: Annotated[list[str], Field(min_length=1)] = Field(description="Containers that move.")
+    auth: Literal["key", "sas", "entra"] | None = Field(
+        default=None,
+        description=(
+            "How requests are signed: with the account's key, with SAS that you made, or as an identity of Microsoft "
+            "Entra; by default with a SAS where one is set, else with the key."
+        ),
+    )
+    account_name: Identifier | None = Field(
+        default=None, description="The storage account's name, where `account_url` is a domain of your own."
+    )
     alias_hosts: dict[str, str] = Field(
         default={},
         description=(

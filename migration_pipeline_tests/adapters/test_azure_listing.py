@@ -12,8 +12,8 @@ from uuid import uuid4
 import pytest
 from azure.storage.blob import BlobServiceClient, ContainerSasPermissions, generate_container_sas
 
-from migration_pipeline.adapters.azure.blob import AzureCredentials
 from migration_pipeline.adapters.azure.listing import AzureListing, MarkerRefused
+from migration_pipeline.adapters.azure.sign_in import AzureCredentials
 from migration_pipeline.core.errors import Fatal, Transient
 from migration_pipeline.core.inventory import Listed
 from migration_pipeline.sandbox import Sandbox

@@ -17,8 +17,9 @@ from azure.storage.blob import (
     generate_container_sas,
 )
 
-from migration_pipeline.adapters.azure.blob import AzureBlobSource, AzureCredentials
+from migration_pipeline.adapters.azure.blob import AzureBlobSource
 from migration_pipeline.adapters.azure.removal import AzureBlobRemoval
+from migration_pipeline.adapters.azure.sign_in import AzureCredentials
 from migration_pipeline.core.errors import Fatal, Permanent
 from migration_pipeline.core.model import Outcome, SourceFile
 from migration_pipeline.core.removal_ports import How, SourceRemoval

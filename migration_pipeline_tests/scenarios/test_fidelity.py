@@ -14,7 +14,8 @@ import boto3
 import pytest
 from azure.storage.blob import BlobServiceClient, ContentSettings
 
-from migration_pipeline.adapters.azure.blob import AzureBlobSource, AzureCredentials
+from migration_pipeline.adapters.azure.blob import AzureBlobSource
+from migration_pipeline.adapters.azure.sign_in import AzureCredentials
 from migration_pipeline.adapters.s3.access import Bucket
 from migration_pipeline.adapters.s3.headers import StoreAs
 from migration_pipeline.adapters.s3.target import S3Target

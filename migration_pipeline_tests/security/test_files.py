@@ -15,7 +15,8 @@ import pytest
 from azure.storage.blob import BlobServiceClient, ContentSettings
 from prometheus_client.parser import text_string_to_metric_families
 
-from migration_pipeline.adapters.azure.blob import AzureBlobSource, AzureCredentials
+from migration_pipeline.adapters.azure.blob import AzureBlobSource
+from migration_pipeline.adapters.azure.sign_in import AzureCredentials
 from migration_pipeline.adapters.ledger.overview import LetterClass
 from migration_pipeline.adapters.ledger.status import Rate, Standing, Status
 from migration_pipeline.adapters.metrics_textfile import write

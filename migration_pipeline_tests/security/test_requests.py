@@ -9,7 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from migration_pipeline.adapters.azure.blob import AzureBlobSource, AzureCredentials
+from migration_pipeline.adapters.azure.blob import AzureBlobSource
+from migration_pipeline.adapters.azure.sign_in import AzureCredentials
 from migration_pipeline.core.errors import MigrationError, Permanent
 from migration_pipeline.core.model import Outcome, SourceFile
 from migration_pipeline.core.urls import KeyTemplate, UrlKind, UrlRules

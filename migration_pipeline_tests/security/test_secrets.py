@@ -28,7 +28,7 @@ PASSWORD = "hunter2-of-postgres"
 EVERYTHING = """
 import asyncio, logging, os, sys
 logging.basicConfig(level=logging.DEBUG, stream=sys.stdout)
-from migration_pipeline.adapters.azure.blob import AzureCredentials
+from migration_pipeline.adapters.azure.sign_in import AzureCredentials
 from migration_pipeline.adapters.azure.removal import AzureBlobRemoval
 from migration_pipeline.core.errors import MigrationError
 from migration_pipeline.core.removal_ports import How

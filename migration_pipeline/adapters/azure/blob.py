@@ -10,12 +10,12 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
+from migration_pipeline.adapters.azure.sign_in import KEY_SETTING, REMEDIES, AzureCredentials, Clock, sign_in
 from migration_pipeline.adapters.http.answers import code_in, wait
 from migration_pipeline.adapters.http.network import CA_SETTING, Network
 from migration_pipeline.adapters.http.plain import PlainAnswer, PlainClient
@@ -24,13 +24,8 @@ from migration_pipeline.core.errors import Fatal, MigrationError, Permanent, Tra
 from migration_pipeline.core.model import FileHeaders, Outcome, SourceFile
 from migration_pipeline.core.ports import Admit, Body, SourceBlob
 
-KEY_SETTING = "AZURE_STORAGE_KEY"
-SAS_SETTING = "AZURE_STORAGE_SAS_TOKEN"
 _CONNECT_SECONDS = 10
 _SAS_LIFE = timedelta(hours=6)
-_SAS_USED = 0.8  # of its life; then another is made
-_SAS_FRESH_SECONDS = 60
-Clock = Callable[[], float]
 T = TypeVar("T")
 _NO_HEADERS: Mapping[str, str] = {}
 _META = "x-ms-meta-"
@@ -44,6 +39,8 @@ _FATAL = {
     "AuthorizationResourceTypeMismatch": KEY_SETTING,
     "AuthorizationServiceMismatch": KEY_SETTING,
     "AuthorizationSourceIPMismatch": KEY_SETTING,
+    "AuthenticationRequired": KEY_SETTING,
+    "AuthorizationResourceMismatch": KEY_SETTING,
     "ContainerBeingDeleted": "source.containers",
     "ContainerDisabled": "source.containers",
     "ContainerNotFound": "source.containers",
@@ -62,23 +59,15 @@ _PERMANENT = {
     "InvalidRange": Outcome.SOURCE_CHANGED,
 }
 _TRANSIENT = {"InternalError", "OperationTimedOut", "ServerBusy"}
-_OVERLOAD = {"OperationTimedOut", "ServerBusy"}
+_OVERLOAD = {"OperationTimedOut", "ServerBusy", "TooManyRequests"}
 """Error codes as in Microsoft's "Common REST API error codes" and "Blob Storage error codes"."""
 
 _REMEDIES = {
-    KEY_SETTING: f"Set {KEY_SETTING} to a key of this account, or {SAS_SETTING} to a SAS with read and list rights.",
+    **REMEDIES,
     "source.containers": "Name containers that exist in the account.",
-    "source.account_url": "Check the account.",
+    "source.account_url": "Check the account; a key of your own that encrypts it must be enabled and within reach.",
     CA_SETTING: "Name a bundle that holds the authority of the account's certificate, or of the proxy's.",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class AzureCredentials:
-    """An account key, or a SAS that the operator made; the one that is set. Neither is ever shown."""
-
-    account_key: str | None = field(default=None, repr=False)
-    sas_token: str | None = field(default=None, repr=False)
 
 
 class AzureBlobSource:
@@ -112,7 +101,7 @@ class AzureBlobSource:
         self._timeout = timeout
         self._account_url = account_url.rstrip("/")
         self._containers = containers
-        self._sas = _SasTokens(self._account_url, credentials, sas_life, clock, rights)
+        self._sign_in = sign_in(self._account_url, containers, credentials, self._network, sas_life, rights, clock)
 
     async def __aenter__(self) -> Self:
         self._wire = await Wire(self._account_url, self._network, timeout=self._timeout).__aenter__()
@@ -138,12 +127,12 @@ class AzureBlobSource:
 
     async def _listed(self, container: str) -> bytes:
         """A listing of one blob."""
-        query = f"restype=container&comp=list&maxresults=1&{self._sas.token(container)}"
 
         async def take(answer: _Answer) -> bytes:
             return bytes(await answer.body())
 
-        return await self._taken("GET", f"{self._account_url}/{quote(container)}?{query}", {}, take)
+        where = f"{self._account_url}/{quote(container)}?restype=container&comp=list&maxresults=1&"
+        return await self._signed(container, "GET", where, {}, take)
 
     async def read(self, file: SourceFile, *, whole_up_to: int, admit: Admit) -> SourceBlob:
         async def take(answer: _Answer) -> SourceBlob:
@@ -193,13 +182,25 @@ class AzureBlobSource:
         if _leads_out(file.blob):
             raise Permanent(Outcome.SOURCE_UNREADABLE, "the name could lead out of its container")
         where = f"{self._account_url}/{quote(file.container)}/{quote(file.blob)}?{query}"
-        token = self._sas.token(file.container)
+        return await self._signed(file.container, method, where, headers, take)
+
+    async def _signed(
+        self,
+        container: str,
+        method: str,
+        where: str,
+        headers: Mapping[str, str],
+        take: Callable[["_Answer"], Awaitable[T]],
+    ) -> T:
+        """Ask, signed in; a SAS or a token that has ended is renewed once, for everybody."""
+        signed = await self._sign_in.signed(container)
         try:
-            return await self._taken(method, f"{where}{token}", headers, take)
+            return await self._taken(method, where + signed.query, {**headers, **signed.headers}, take)
         except Fatal as refused:
-            if refused.setting != KEY_SETTING or not self._sas.renewed(file.container, token):
+            if refused.setting != self._sign_in.setting or not await self._sign_in.renewed(container, signed):
                 raise
-        return await self._taken(method, f"{where}{self._sas.token(file.container)}", headers, take)
+        signed = await self._sign_in.signed(container)
+        return await self._taken(method, where + signed.query, {**headers, **signed.headers}, take)
 
     async def _taken(
         self, method: str, url: str, headers: Mapping[str, str], take: Callable[["_Answer"], Awaitable[T]]
@@ -208,25 +209,26 @@ class AzureBlobSource:
             if carried_unchanged(url.partition("?")[0]):
                 try:
                     async with self._wire.open(method, url, headers) as answer:
-                        return await _good(answer, take)
+                        return await self._good(answer, take)
                 except OddHeader:
                     pass  # the other client reads them
             plain = await self._plain.ask(method, url, headers)
             try:
-                return await _good(plain, take)
+                return await self._good(plain, take)
             finally:
                 await plain.close()
         except NoAnswer as error:
             raise _unanswered(error) from None
 
+    async def _good(self, answer: "_Answer", take: Callable[["_Answer"], Awaitable[T]]) -> T:
+        if answer.status in _GOOD:
+            return await take(answer)
+        headers, body = answer.headers(), await answer.body()
+        code = headers.get("x-ms-error-code") or code_in(body)
+        raise refused(answer.status, code, headers.get("retry-after"), self._sign_in.setting)
+
 
 _Answer = Open | PlainAnswer
-
-
-async def _good(answer: _Answer, take: Callable[[_Answer], Awaitable[T]]) -> T:
-    if answer.status not in _GOOD:
-        raise _refusal(answer.status, answer.headers(), await answer.body())
-    return await take(answer)
 
 
 async def _headers_of(answer: _Answer) -> Mapping[str, str]:
@@ -276,67 +278,19 @@ def _unanswered(error: NoAnswer) -> MigrationError:
     return Transient(f"reading the source failed: {error}", overload=error.overload)
 
 
-class _SasTokens:
-    """One container SAS for each container, renewed in good time."""
+def refused(status: int, code: str, retry_after: str | None, signed_in: str = KEY_SETTING) -> MigrationError:
+    """What an answer means that is no good one, by the store's error code, else by status.
 
-    def __init__(
-        self, account_url: str, credentials: AzureCredentials, life: timedelta, clock: Clock, rights: str
-    ) -> None:
-        parts = urlsplit(account_url)
-        # Azurite and Azure Stack put the account into the path, Azure into the host.
-        self._account = parts.path.strip("/") or (parts.hostname or "").split(".")[0]
-        self._credentials, self._life, self._clock, self._rights = credentials, life, clock, rights
-        self._tokens: dict[str, tuple[float, str]] = {}
-
-    def token(self, container: str) -> str:
-        if self._credentials.sas_token:
-            return self._credentials.sas_token.lstrip("?")
-        minted_at, token = self._tokens.get(container, (0.0, ""))
-        if not token or self._clock() >= minted_at + self._life.total_seconds() * _SAS_USED:
-            token = self._mint(container)
-            self._tokens[container] = self._clock(), token
-        return token
-
-    def renewed(self, container: str, refused: str) -> bool:
-        """Whether there is another token than the refused one to try, or will be.
-
-        A token can end before its time: the machine slept, and our clock with it. One that is refused right after it
-        was made says that the key itself is wrong.
-        """
-        minted_at, current = self._tokens.get(container, (0.0, refused))
-        if current != refused:
-            return True
-        if self._credentials.sas_token or self._clock() < minted_at + _SAS_FRESH_SECONDS:
-            return False
-        self._tokens.pop(container, None)
-        return True
-
-    def _mint(self, container: str) -> str:
-        # Imported here: 0.3 s that a run without files to copy need not spend.
-        from azure.storage.blob import ContainerSasPermissions, generate_container_sas  # noqa: PLC0415
-
-        try:
-            return generate_container_sas(
-                self._account,
-                container,
-                account_key=self._credentials.account_key or "",
-                permission=ContainerSasPermissions.from_string(self._rights),
-                expiry=datetime.now(UTC) + self._life,
-            )
-        except (binascii.Error, ValueError):
-            raise Fatal("is not base64.", setting=KEY_SETTING, remedy=_REMEDIES[KEY_SETTING]) from None
-
-
-def _refusal(status: int, headers: Mapping[str, str], body: memoryview) -> MigrationError:
-    """What an answer means that is no good one, by the store's error code, else by status."""
-    return refused(status, headers.get("x-ms-error-code") or code_in(body), headers.get("retry-after"))
-
-
-def refused(status: int, code: str, retry_after: str | None) -> MigrationError:
-    """What such an answer means; `code` is the store's own, or empty."""
+    Args:
+        status: of the answer.
+        code: the store's own, or empty.
+        retry_after: the header.
+        signed_in: the setting that says how requests are signed.
+    """
     said = f"the source answered {status} {code}".rstrip()
-    if code in _FATAL or (not code and status in (401, 403)):
-        setting = _FATAL.get(code, KEY_SETTING)
+    if code in _FATAL or code.startswith("KeyVault") or (not code and status in (401, 403)):
+        setting = _FATAL.get(code, "source.account_url" if code else KEY_SETTING)
+        setting = signed_in if setting == KEY_SETTING else setting
         return Fatal(said, setting=setting, remedy=_REMEDIES[setting])
     if code in _PERMANENT:
         return Permanent(_PERMANENT[code], said)

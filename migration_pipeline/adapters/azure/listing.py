@@ -4,14 +4,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from migration_pipeline.adapters.azure.blob import (
-    AzureCredentials,
     keep_signatures_out_of_logs,
     refused,
     sdk_options,
 )
+from migration_pipeline.adapters.azure.sign_in import AzureCredentials, refused_by_entra, sign_in
 from migration_pipeline.adapters.http.network import Network
 from migration_pipeline.core.copy_file import pause
 from migration_pipeline.core.errors import Fatal, MigrationError, Permanent, Transient
@@ -90,11 +91,13 @@ class AzureListing:
         from azure.storage.blob import ContainerClient  # noqa: PLC0415 - 0.3 s that other commands need not spend
 
         keep_signatures_out_of_logs()
-        credentials = self._credentials
+        self._sign_in = sign_in(
+            self._account_url, [container], self._credentials, self._network, timedelta(hours=6), "rl"
+        )
         return ContainerClient(
             self._account_url,
             container,
-            credential=credentials.account_key or (credentials.sas_token or "").lstrip("?"),
+            credential=self._sign_in.for_sdk(container),
             **sdk_options(self._network, self._account_url, self._timeout),
         )
 
@@ -118,10 +121,23 @@ class AzureListing:
             pages: Any = client.list_blobs(include=["metadata"], results_per_page=self._blobs_a_page).by_page(marker)
             entries = list(next(pages, ()))
         except AzureError as error:
-            raise _translated(error) from None
+            raise self._translated(error) from None
         skipped: Counter[str] = Counter()
         blobs = [blob for entry in entries if (blob := _listed(container, entry, skipped)) is not None]
         return Page(blobs, pages.continuation_token or None, skipped)
+
+    def _translated(self, error: Any) -> MigrationError:  # noqa: ANN401 - azure.core.exceptions.AzureError, imported late
+        # Never the text of these errors: it can hold the URL, and with it the SAS.
+        response = getattr(error, "response", None)
+        status = getattr(response, "status_code", None)
+        if response is None and type(error).__name__ in {"ClientAuthenticationError", "CredentialUnavailableError"}:
+            return refused_by_entra(error)
+        if response is None or status is None or status < 400:  # noqa: PLR2004 - an answer that could not be read
+            return Transient(f"listing the source failed: {type(error).__name__}", overload=status is None)
+        headers = response.headers
+        code = headers.get("x-ms-error-code") or str(getattr(error, "error_code", None) or "")
+        code = code.removeprefix("StorageErrorCode.")
+        return refused(status, code, headers.get("Retry-After"), self._sign_in.setting)
 
 
 def _listed(container: str, entry: "BlobProperties", skipped: Counter[str]) -> Listed | None:
@@ -140,14 +156,3 @@ def _listed(container: str, entry: "BlobProperties", skipped: Counter[str]) -> L
         str(entry.blob_tier) if entry.blob_tier else None,
         entry.last_modified,
     )
-
-
-def _translated(error: Any) -> MigrationError:  # noqa: ANN401 - azure.core.exceptions.AzureError, imported late
-    # Never the text of these errors: it can hold the URL, and with it the SAS.
-    response = getattr(error, "response", None)
-    status = getattr(response, "status_code", None)
-    if response is None or status is None or status < 400:  # noqa: PLR2004 - an answer that could not be read
-        return Transient(f"listing the source failed: {type(error).__name__}", overload=status is None)
-    headers = response.headers
-    code = headers.get("x-ms-error-code") or str(getattr(error, "error_code", None) or "")
-    return refused(status, code.removeprefix("StorageErrorCode."), headers.get("Retry-After"))

@@ -4,14 +4,12 @@ import asyncio
 from contextlib import suppress
 
 from migration_pipeline.adapters.azure.blob import (
-    KEY_SETTING,
-    SAS_SETTING,
     AzureBlobSource,
-    AzureCredentials,
     content_md5,
     keep_signatures_out_of_logs,
     sdk_options,
 )
+from migration_pipeline.adapters.azure.sign_in import KEY_SETTING, SAS_SETTING, AzureCredentials
 from migration_pipeline.adapters.http.network import Network
 from migration_pipeline.core.errors import Fatal, Permanent, Transient
 from migration_pipeline.core.model import Outcome, SourceFile
@@ -47,7 +45,7 @@ class AzureBlobRemoval(AzureBlobSource):
             network: the way to it; that of the environment, if none is given.
         """
         super().__init__(account_url, containers, credentials, timeout=timeout, rights=_RIGHTS[how], network=network)
-        self._credentials, self._how = credentials, how
+        self._how = how
 
     async def kept_days(self) -> int | None:
         return await asyncio.to_thread(self._kept_days)
@@ -57,7 +55,7 @@ class AzureBlobRemoval(AzureBlobSource):
         from azure.storage.blob import BlobServiceClient  # noqa: PLC0415 - as above
 
         keep_signatures_out_of_logs()
-        credential = self._credentials.account_key or (self._credentials.sas_token or "").lstrip("?")
+        credential = self._sign_in.for_sdk()
         try:
             with BlobServiceClient(
                 self._account_url, credential=credential, **sdk_options(self._network, self._account_url, self._timeout)
@@ -97,14 +95,14 @@ class AzureBlobRemoval(AzureBlobSource):
             if now is not None and not (self._how is How.ARCHIVE and now.archived and now.etag == etag):
                 raise
         except Fatal as error:
-            if error.setting != KEY_SETTING:
+            if error.setting != self._sign_in.setting:
                 raise
             what = "delete" if self._how is How.DELETE else "write"
             raise Fatal(
                 error.message,
-                setting=KEY_SETTING,
-                remedy=f"Removing needs the account's key, or in {SAS_SETTING} a SAS with the rights to read, list and "
-                f"{what}; give it to this command alone.",
+                setting=error.setting,
+                remedy=f"Removing needs the account's key, in {SAS_SETTING} a SAS with the rights to read, list and "
+                f"{what}, or the role Storage Blob Data Contributor; give it to this command alone.",
             ) from None
 
     async def _delete(self, file: SourceFile, etag: str) -> None:

@@ -6,11 +6,11 @@ the two over thousands of requests.
 
 import hashlib
 import hmac
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 UNSIGNED = "UNSIGNED-PAYLOAD"
 """Instead of the body's SHA-256, where TLS guards the bytes and Content-MD5 proves them."""
@@ -41,6 +41,7 @@ class Signer:
     service: str
     _derived_for: tuple[str, str] = field(default=("", ""), repr=False)
     _derived: bytes = field(default=b"", repr=False)
+    _second: tuple[int, str] = (0, "")
 
     def signed(
         self,
@@ -62,20 +63,22 @@ class Signer:
             payload: SHA-256 of the body in hexadecimal digits, or `UNSIGNED`.
             at: the time of signing; now, if not given.
         """
-        moment = (at or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
+        moment = self._moment(at)
         sent = {**headers, "x-amz-content-sha256": payload, "x-amz-date": moment}
         if keys.token:
             sent["x-amz-security-token"] = keys.token
-        parts = urlsplit(url)
+        scheme, _, rest = url.partition("://")
+        where, _, query = rest.partition("?")
+        netloc, _, path = where.partition("/")
         # Ports that a scheme has anyway are not sent in Host.
-        host = parts.netloc.removesuffix({"https": ":443", "http": ":80"}.get(parts.scheme, ":"))
+        host = netloc.removesuffix({"https": ":443", "http": ":80"}[scheme])
         named = sorted([(name.lower(), " ".join(value.split())) for name, value in sent.items()] + [("host", host)])
         names = ";".join([name for name, _ in named])
         request = "\n".join(
             [
                 method,
-                parts.path or "/",
-                _query(parts.query),
+                f"/{path}",
+                _query(query),
                 *[f"{name}:{value}" for name, value in named],
                 "",
                 names,
@@ -89,6 +92,12 @@ class Signer:
             f"{_ALGORITHM} Credential={keys.access_key}/{scope}, SignedHeaders={names}, Signature={signature}"
         )
         return sent
+
+    def _moment(self, at: datetime | None) -> str:
+        second = int(at.timestamp() if at else time.time())
+        if self._second[0] != second:
+            self._second = second, datetime.fromtimestamp(second, UTC).strftime("%Y%m%dT%H%M%SZ")
+        return self._second[1]
 
     def _key(self, day: str, keys: Keys) -> bytes:
         if self._derived_for != (day, keys.secret_key):
