@@ -11,7 +11,7 @@ AZURITE := $(BIN)/python migration_pipeline/sandbox/npm_packages.py migration_pi
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-strip-extras --python-version 3.11 \
   --no-annotate --no-header $(if $(UPGRADE),--upgrade)
 
-.PHONY: docs settings demo test test-fast test-all check bench bench-pipeline bench-control bench-backfill bench-rewrites bench-inventory scale burst screenshots soak soak-faults soak-kill soak-workers workload install lock clean audit dist release-check sbom
+.PHONY: docs settings demo test test-fast test-all check bench bench-limit bench-pipeline bench-control bench-backfill bench-rewrites bench-inventory scale burst screenshots soak soak-faults soak-kill soak-workers workload install lock clean audit dist release-check sbom
 
 ## demo: migrate a made-up app on real servers of this machine; KEEP=1 leaves the Dagster UI running
 demo: $(VENV)/demo
@@ -40,6 +40,10 @@ check: $(VENV)/dev
 ## bench: our copy engine beside rclone and the vendors' SDKs; writes benchmarks/results/copy_engine.json
 bench: $(VENV)/dev $(VENV)/peers
 	$(BIN)/python -m benchmarks.copy_engine
+
+## bench-limit: the copy engine beside rclone and bare sockets, on a stub that costs little; writes benchmarks/results/limit.json
+bench-limit: $(VENV)/dev
+	$(BIN)/python -m benchmarks.limit
 
 ## bench-pipeline: what everything around the copy engine costs
 bench-pipeline: $(VENV)/dev

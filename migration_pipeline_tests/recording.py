@@ -38,12 +38,13 @@ Answer = Callable[[Asked], tuple[int, dict[str, str], bytes] | None]
 
 @dataclass
 class Recorder:
-    """What was asked, and a bucket in memory; `first` may answer instead."""
+    """What was asked, and a bucket in memory; `first` may answer instead. `context` is for TLS through CONNECT."""
 
     context: ssl.SSLContext | None = None
     first: Answer = lambda _: None
     asked: list[Asked] = field(default_factory=list)
     objects: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    tls: ssl.SSLContext | None = None
     port: int = 0
     _transports: list[asyncio.WriteTransport] = field(default_factory=list)
 
@@ -126,7 +127,7 @@ def recording(recorder: Recorder) -> Iterator[Recorder]:
     loop, ready = asyncio.new_event_loop(), threading.Event()
 
     async def start() -> asyncio.Server:
-        return await asyncio.start_server(recorder.serve, "127.0.0.1", 0)
+        return await asyncio.start_server(recorder.serve, "127.0.0.1", 0, ssl=recorder.tls)
 
     def work() -> None:
         asyncio.set_event_loop(loop)

@@ -15,7 +15,7 @@ _PACKAGE = Path(__file__).with_name("azurite_package")
 class AzuriteServer:
     """An emulator that keeps everything in memory."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         self.port = free_ports(1)[0]
         script = _installed() / "node_modules/azurite/dist/src/blob/main.js"
         self._process = ServerProcess(
@@ -24,7 +24,7 @@ class AzuriteServer:
                 *(str(npm_packages.node() / "bin/node"), "--require", str(_PACKAGE / "keep_extents.js"), str(script)),
                 *("--silent", "--inMemoryPersistence", "--disableTelemetry"),
                 # The SDK speaks a newer version of the protocol than the emulator knows.
-                *("--skipApiVersionCheck", "--blobHost", "127.0.0.1", "--blobPort", str(self.port)),
+                *("--skipApiVersionCheck", "--blobHost", "127.0.0.1", "--blobPort", str(self.port), *options),
             ],
             log=folder.parent / "azurite.log",
         )

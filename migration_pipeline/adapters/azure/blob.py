@@ -101,7 +101,7 @@ class AzureBlobSource:
         self._timeout = timeout
         self._account_url = account_url.rstrip("/")
         self._containers = containers
-        self._sign_in = sign_in(self._account_url, containers, credentials, self._network, sas_life, rights, clock)
+        self.sign_in = sign_in(self._account_url, containers, credentials, self._network, sas_life, rights, clock)
 
     async def __aenter__(self) -> Self:
         self._wire = await Wire(self._account_url, self._network, timeout=self._timeout).__aenter__()
@@ -193,13 +193,13 @@ class AzureBlobSource:
         take: Callable[["_Answer"], Awaitable[T]],
     ) -> T:
         """Ask, signed in; a SAS or a token that has ended is renewed once, for everybody."""
-        signed = await self._sign_in.signed(container)
+        signed = await self.sign_in.signed(container)
         try:
             return await self._taken(method, where + signed.query, {**headers, **signed.headers}, take)
         except Fatal as refused:
-            if refused.setting != self._sign_in.setting or not await self._sign_in.renewed(container, signed):
+            if refused.setting != self.sign_in.setting or not await self.sign_in.renewed(container, signed):
                 raise
-        signed = await self._sign_in.signed(container)
+        signed = await self.sign_in.signed(container)
         return await self._taken(method, where + signed.query, {**headers, **signed.headers}, take)
 
     async def _taken(
@@ -225,7 +225,7 @@ class AzureBlobSource:
             return await take(answer)
         headers, body = answer.headers(), await answer.body()
         code = headers.get("x-ms-error-code") or code_in(body)
-        raise refused(answer.status, code, headers.get("retry-after"), self._sign_in.setting)
+        raise refused(answer.status, code, headers.get("retry-after"), self.sign_in.setting)
 
 
 _Answer = Open | PlainAnswer

@@ -55,7 +55,7 @@ class AzureBlobRemoval(AzureBlobSource):
         from azure.storage.blob import BlobServiceClient  # noqa: PLC0415 - as above
 
         keep_signatures_out_of_logs()
-        credential = self._sign_in.for_sdk()
+        credential = self.sign_in.for_sdk()
         try:
             with BlobServiceClient(
                 self._account_url, credential=credential, **sdk_options(self._network, self._account_url, self._timeout)
@@ -95,7 +95,7 @@ class AzureBlobRemoval(AzureBlobSource):
             if now is not None and not (self._how is How.ARCHIVE and now.archived and now.etag == etag):
                 raise
         except Fatal as error:
-            if error.setting != self._sign_in.setting:
+            if error.setting != self.sign_in.setting:
                 raise
             what = "delete" if self._how is How.DELETE else "write"
             raise Fatal(

@@ -265,17 +265,17 @@ class _Entra:
             if self._signed() != refused:
                 return True
             await self._renew()
-            if self._signed() == refused:
-                self._credential = None  # it keeps tokens, and this one may have been revoked before its time
-                await self._renew()
             return self._signed() != refused
 
     def _signed(self) -> Signed:
         return Signed("", {"authorization": f"Bearer {self._token}", "x-ms-version": _VERSION})
 
     async def _renew(self) -> None:
-        token = await asyncio.to_thread(self._asked)
-        now = time.time()
+        token, now = await asyncio.to_thread(self._asked), time.time()
+        if token.token == self._token:
+            # azure-identity keeps what it has to the end, and one that ends on its way is refused.
+            self._credential = None
+            token = await asyncio.to_thread(self._asked)
         self._token, self._ends = token.token, float(token.expires_on)
         # Of one that lasts minutes, half its life is kept in hand.
         self._renew_at = self._ends - min(_IN_HAND_SECONDS, max(1.0, (self._ends - now) / 2))

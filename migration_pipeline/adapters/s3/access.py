@@ -75,7 +75,7 @@ class Access:
             )
         self._bucket, self._network, self._timeout = bucket, network, timeout
         try:
-            self.session = boto3.Session()
+            self.session = boto3.Session(region_name=bucket.region)  # STS, for roles, is asked in that region too
             self._credentials = self.session.get_credentials()
             self.client, self.place = _client(self.session, bucket, network, timeout)
         except (BotoCoreError, ClientError, ValueError) as error:
@@ -130,7 +130,7 @@ class Access:
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - as above
 
         try:
-            session = boto3.Session()
+            session = boto3.Session(region_name=self._bucket.region)
             found = session.get_credentials()
             if found is not None:
                 _frozen(found)

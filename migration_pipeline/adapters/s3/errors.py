@@ -100,8 +100,9 @@ _SIGN_IN = {
     ),
     "CredentialRetrievalError": (
         "a provider of credentials failed.",
-        "AWS_PROFILE",
-        "Run its credential_process, or look at its role; then try: aws sts get-caller-identity",
+        CREDENTIALS,
+        "Look at the task role or instance profile, or at the profile's credential_process; then try: "
+        "aws sts get-caller-identity",
     ),
     "MetadataRetrievalError": (
         "the machine's or container's own credentials cannot be had.",

@@ -27,6 +27,7 @@ class BucketFacts(NamedTuple):
         region: that it is in.
         versioning: `Enabled`, `Suspended` or `Off`.
         encryption: what objects get that name none; empty for nothing.
+        locked: how long Object Lock keeps an object by default, in words; empty for not at all.
         aborts_uploads: a rule drops the parts of uploads that were never completed, under our prefix.
     """
 
@@ -34,6 +35,7 @@ class BucketFacts(NamedTuple):
     versioning: str | None
     encryption: str | None
     aborts_uploads: bool | None
+    locked: str | None = ""
 
 
 class S3Probe(S3Target):
@@ -53,6 +55,16 @@ class S3Probe(S3Target):
 
         return await self._in_thread(look)
 
+    async def read_by_sdk(self, key: str) -> bytes | None:
+        """The object's bytes, read by botocore's client alone; `None` where it finds none."""
+
+        def read() -> bytes | None:
+            if self._head(key) is None:
+                return None
+            return bytes(self._client.get_object(Bucket=self._bucket.name, Key=key)["Body"].read())
+
+        return await self._in_thread(read)
+
     async def facts(self, prefix: str) -> BucketFacts:
         """How the bucket is set up, for keys under a prefix."""
         where = {"Bucket": self._bucket.name}
@@ -62,12 +74,14 @@ class S3Probe(S3Target):
             head = client.head_bucket(**where)["ResponseMetadata"]["HTTPHeaders"]
             versioning = self._answer(lambda: client.get_bucket_versioning(**where))
             encryption = self._answer(lambda: client.get_bucket_encryption(**where))
+            lock = self._answer(lambda: client.get_object_lock_configuration(**where))
             rules = self._answer(lambda: client.get_bucket_lifecycle_configuration(**where))
             return BucketFacts(
                 head.get("x-amz-bucket-region"),
                 None if versioning is None else versioning.get("Status", "Off"),
                 None if encryption is None else _algorithm(encryption),
                 None if rules is None else any(aborts_uploads(rule, prefix) for rule in rules.get("Rules", [])),
+                None if lock is None else _kept(lock),
             )
 
         return await self._in_thread(look)
@@ -94,6 +108,13 @@ _NOT_TO_BE_HAD = (400, 403, 405, 501)
 def _algorithm(answer: Mapping[str, Any]) -> str:
     rules = answer.get("ServerSideEncryptionConfiguration", {}).get("Rules", [])
     return next((rule["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"] for rule in rules), "")
+
+
+def _kept(lock: Mapping[str, Any]) -> str:
+    """How long an object is kept that says nothing of it itself."""
+    kept = lock.get("ObjectLockConfiguration", {}).get("Rule", {}).get("DefaultRetention", {})
+    spans = [f"{kept[unit]} {unit.lower()}" for unit in ("Days", "Years") if unit in kept]
+    return f"{kept.get('Mode', '')} for {spans[0]}" if spans else ""
 
 
 def aborts_uploads(rule: Mapping[str, Any], prefix: str) -> bool:

@@ -91,9 +91,7 @@ class S3WritePath(S3Probe):
     @property
     def session(self) -> Any:  # noqa: ANN401 - boto3's, imported late
         """The session that made this client: another would read the same files again."""
-        import boto3  # noqa: PLC0415 - as elsewhere
-
-        return boto3.DEFAULT_SESSION
+        return self._access.session
 
     async def set_up(self) -> BucketSetUp:
         """How the bucket is set up."""

@@ -1,6 +1,6 @@
 """`doctor`: every setting, and every store's reachability and rights, each with a remedy where it is wrong.
 
-It writes nothing but one object of a random name in the target, and removes that.
+It writes nothing but three objects of random names in the target, and removes them.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,10 @@
 """The source: the rights to list and to read, tried on one blob of each container."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
 from migration_pipeline.adapters.azure.probe import AzureBlobProbe
+from migration_pipeline.adapters.azure.sign_in import AUTH_SETTING, KEY_SETTING, SAS_SETTING
 from migration_pipeline.commands.doctor.findings import Finding, Findings, What, failure, ok, warning
 from migration_pipeline.core.errors import Fatal, MigrationError
 from migration_pipeline.core.model import SourceFile
@@ -16,9 +18,29 @@ def source(settings: Settings) -> Findings:
 
     async def look() -> list[Finding]:
         async with open_source_probe(settings) as probe:
-            return await asyncio.gather(*(_container(probe, name) for name in settings.source.containers))
+            found = await asyncio.gather(*(_container(probe, name) for name in settings.source.containers))
+            return [_sign_in(probe), *found]
 
     yield from run(look())
+
+
+def _sign_in(probe: AzureBlobProbe) -> Finding:
+    """How requests are signed, and until when."""
+    end, way = probe.sign_in.ends_at, _WAYS[probe.sign_in.setting]
+    if end is None:
+        return ok(What.SOURCE_SIGN_IN, way)
+    left = end - datetime.now(UTC)
+    said = f"the SAS ends at {end:%Y-%m-%d %H:%M} UTC"
+    if left <= timedelta(0):
+        return failure(What.SOURCE_SIGN_IN, f"{said}: that is over.", _RENEW)
+    if left < _SOON:
+        return warning(What.SOURCE_SIGN_IN, f"{said}, in {left.total_seconds() / 3600:.0f} hours.", _RENEW)
+    return ok(What.SOURCE_SIGN_IN, f"{way}; {said}")
+
+
+_WAYS = {KEY_SETTING: "the account's key", SAS_SETTING: "a SAS that you made", AUTH_SETTING: "an identity of Entra"}
+_SOON = timedelta(days=7)
+_RENEW = f"Make another, set {SAS_SETTING} to it, and restart what runs."
 
 
 async def _container(probe: AzureBlobProbe, name: str) -> Finding:

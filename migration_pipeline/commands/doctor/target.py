@@ -1,6 +1,5 @@
 """The target: an object of a random name is written, read, fetched as users fetch it, and removed."""
 
-import hashlib
 import json
 import secrets
 from urllib.parse import quote
@@ -9,15 +8,12 @@ from migration_pipeline.adapters.http.network import Network
 from migration_pipeline.adapters.http.probe import fetched
 from migration_pipeline.adapters.s3.probe import BucketFacts, S3Probe, Stored
 from migration_pipeline.commands.doctor.findings import Finding, Findings, What, failure, ok, warning
-from migration_pipeline.core.errors import Fatal, MigrationError
-from migration_pipeline.core.model import FileHeaders
+from migration_pipeline.commands.doctor.proof import BODY, HEADERS, md5, proofs
+from migration_pipeline.core.errors import MigrationError
 from migration_pipeline.core.ports import Receipt
 from migration_pipeline.event_loop import run
 from migration_pipeline.settings import Settings, Target
 from migration_pipeline.stores import network_of, open_target_probe
-
-_BODY = b"probe"
-_MD5 = hashlib.md5(_BODY, usedforsecurity=False).digest()
 
 
 def target(settings: Settings) -> Findings:
@@ -34,8 +30,9 @@ async def _look(wanted: Target, settings: Settings, found: list[Finding]) -> Non
     key = f"{wanted.prefix}.migration-pipeline-probe-{secrets.token_hex(8)}"
     async with open_target_probe(settings) as probe:
         await probe.check()
-        receipt = await probe.create(key, _BODY, _MD5, FileHeaders(content_type="text/plain"))
+        receipt = await probe.create(key, BODY, md5(BODY), HEADERS)
         try:
+            found += [finding async for finding in proofs(probe, key)]
             found += await _object(probe, key, wanted, network_of(settings))
         except BaseException:
             await probe.remove(key, receipt)
@@ -47,18 +44,12 @@ async def _look(wanted: Target, settings: Settings, found: list[Finding]) -> Non
 async def _object(probe: S3Probe, key: str, wanted: Target, network: Network) -> list[Finding]:
     found = []
     try:
-        there = await probe.describe(key, read=True)
-        if there is None or there.md5 != _MD5:
-            found.append(failure(What.TARGET, "an object just written reads otherwise.", "Look at the store."))
-    except Fatal as error:
-        found.append(failure(What.TARGET, f"does not read: {error.message}", error.remedy))
-    try:
         found.append(_as_asked(await probe.stored(key), wanted))
     except MigrationError as error:
         found.append(warning(What.TARGET_STORED, f"cannot be looked at: {error}", "Look at an object yourself."))
     url = f"{wanted.public_base_url}/{quote(key)}"
     status, body = await fetched(url, network)
-    if body == _BODY:
+    if body == BODY:
         found.append(ok(What.TARGET_PUBLIC, f"objects are read under {wanted.public_base_url}"))
     else:
         answer = "there is no answer" if status is None else f"the answer is {status}"
@@ -114,6 +105,17 @@ def _bucket(facts: BucketFacts, wanted: Target) -> Findings:
         yield warning(What.TARGET_ENCRYPTION, _UNSEEN, "Grant s3:GetEncryptionConfiguration to see.")
     else:
         yield ok(What.TARGET_ENCRYPTION, facts.encryption or "the store's own default")
+    if facts.locked is None:
+        yield warning(What.TARGET_LOCK, _UNSEEN, "Grant s3:GetBucketObjectLockConfiguration to see.")
+    elif facts.locked:
+        yield warning(
+            What.TARGET_LOCK,
+            f"the bucket keeps every object: {facts.locked}. Copies cannot be removed before: not by erasing, and not "
+            "where one proves damaged.",
+            "Right where that is meant; else take the default retention off until the migration is over.",
+        )
+    else:
+        yield ok(What.TARGET_LOCK, "objects are not kept against removal")
     if facts.aborts_uploads:
         yield ok(What.TARGET_UPLOADS, "a rule drops their parts")
     elif facts.aborts_uploads is None:

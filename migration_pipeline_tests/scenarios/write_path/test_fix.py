@@ -74,7 +74,7 @@ def test_fix_shows_first_and_adds_to_what_is_there(moto_place: Place, weed: Plac
     assert place.lifecycle()[len(kept)]["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 7}
 
 
-def test_what_is_set_for_small_objects_is_sent_again(weed: Place) -> None:
+def test_what_is_set_for_small_objects_is_sent_again(weed: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither of the servers keeps it: so it is looked at in the request."""
     header, sent = "x-amz-transition-default-minimum-object-size", []
     document = "<LifecycleConfiguration/>"
@@ -83,15 +83,13 @@ def test_what_is_set_for_small_objects_is_sent_again(weed: Place) -> None:
     def look(request: Any, **_: object) -> None:
         sent.append(request.headers[header])
 
-    events, name = boto3.DEFAULT_SESSION.events, "before-send.s3.PutBucketLifecycleConfiguration"
-    events.register(name, look)
-    try:
-        with FaultProxy(weed.port, [Fault("status", match=r"^GET \S+\?lifecycle ", answer=answer)]) as proxy:
-            settings = weed.settings(**weed.behind(proxy))
-            examined = examine_write_path(settings)
-            mending.apply(settings, examined.changes, "ines@laptop")
-    finally:
-        events.unregister(name, look)
+    session = boto3.Session()
+    session.events.register("before-send.s3.PutBucketLifecycleConfiguration", look)
+    monkeypatch.setattr(boto3, "Session", lambda **_: session)
+    with FaultProxy(weed.port, [Fault("status", match=r"^GET \S+\?lifecycle ", answer=answer)]) as proxy:
+        settings = weed.settings(**weed.behind(proxy))
+        examined = examine_write_path(settings)
+        mending.apply(settings, examined.changes, "ines@laptop")
     assert sent == [b"varies_by_storage_class"]
     assert len(weed.lifecycle()) == 1
 
