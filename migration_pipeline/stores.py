@@ -251,7 +251,9 @@ def network_of(settings: Settings) -> Network:
     Raises:
         SettingsError: the bundle of certificate authorities cannot be read.
     """
-    return Network.of_environment(settings.network.ca_bundle)
+    network = Network.of_environment(settings.network.ca_bundle)
+    network.tell_the_others()
+    return network
 
 
 def _open_source(kind: type[_Source], settings: Settings) -> _Source:

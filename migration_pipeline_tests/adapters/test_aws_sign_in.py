@@ -114,7 +114,7 @@ FAILURES = {
         "",
         KEYS,
         "a provider of credentials failed",
-        "task role",
+        "task or instance role",
         lambda _: (404, {}, b"no"),
     ),
     "a key that is unknown": Failure(
@@ -205,7 +205,7 @@ def test_a_provider_that_fails_midway_stops_the_run_or_is_asked_again(
                 await target.create("second", b"x", md5(b"x"), FileHeaders())
 
         if ends == "refused":
-            with pytest.raises(Fatal, match="task role"):
+            with pytest.raises(Fatal, match="task or instance role"):
                 asyncio.run(work())
             return
         asyncio.run(work())

@@ -1,5 +1,6 @@
 """What S3 is told, and which uploads are taken for abandoned."""
 
+import asyncio
 import re
 from datetime import UTC, datetime, timedelta
 from email.header import decode_header, make_header
@@ -7,9 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from migration_pipeline.adapters.s3.access import Bucket
 from migration_pipeline.adapters.s3.headers import StoreAs, for_boto3, for_request
+from migration_pipeline.adapters.s3.target import S3Target
 from migration_pipeline.adapters.s3.upload import stale
 from migration_pipeline.core.model import FileHeaders
+from migration_pipeline_tests.memory_stores import md5
+from migration_pipeline_tests.recording import Asked, Recorder, recording
 
 DAGSTER_YAML = Path(__file__).parents[2] / "dagster.yaml"
 
@@ -26,6 +31,24 @@ def test_metadata_above_ascii_goes_in_one_line_of_rfc_2047(client: str) -> None:
     assert sent["greeting"].startswith("=?utf-8?")
     read = {name: str(make_header(decode_header(value))) for name, value in sent.items()}
     assert read == {"greeting": "Grüße ✓", "long": long, "plain": "a=?b"}
+
+
+def test_what_lies_in_an_archive_is_taken_at_its_etag() -> None:
+    """It cannot be read back at once, which says nothing against it."""
+
+    def first(asked: Asked) -> tuple[int, dict[str, str], bytes] | None:
+        return (403, {}, b"<Error><Code>InvalidObjectState</Code></Error>") if asked.method == "GET" else None
+
+    with recording(Recorder(first=first)) as recorder:
+
+        async def story() -> None:
+            async with S3Target(Bucket("files", "eu-west-1", recorder.url), timeout=5) as target:
+                receipt = await target.create("k", b"x", md5(b"x"), FileHeaders())
+                there = await target.describe("k", read=True)
+                assert there is not None
+                assert (there.md5, there.etag) == (md5(b"x"), receipt.etag)
+
+        asyncio.run(story())
 
 
 def test_an_upload_is_abandoned_only_when_no_run_can_be_at_it_any_more() -> None:

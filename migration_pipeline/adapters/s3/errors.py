@@ -101,8 +101,7 @@ _SIGN_IN = {
     "CredentialRetrievalError": (
         "a provider of credentials failed.",
         CREDENTIALS,
-        "Look at the task role or instance profile, or at the profile's credential_process; then try: "
-        "aws sts get-caller-identity",
+        "Look at the task or instance role, or at credential_process; then try: aws sts get-caller-identity",
     ),
     "MetadataRetrievalError": (
         "the machine's or container's own credentials cannot be had.",
