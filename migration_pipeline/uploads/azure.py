@@ -5,7 +5,7 @@ import binascii
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
@@ -20,7 +20,9 @@ T = TypeVar("T")
 
 _BACKDATED = timedelta(minutes=15)
 """Azure: "Grant limited access to Azure Storage resources using SAS", on clock skew."""
-_CONNECT_SECONDS, _READ_SECONDS, _RETRIES = 5, 5, 2
+_PATIENCE: dict[str, Any] = {"retry_total": 2, "connection_timeout": 5, "read_timeout": 5}
+_LONGEST_KEY, _KEY_LASTS = timedelta(days=7), timedelta(hours=12)
+"""Microsoft, "Get User Delegation Key": seven days at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,13 +32,18 @@ class AzureContainer:
     Attributes:
         account_url: the account's blob endpoint.
         account_key: signs; it is never shown.
+        credential: signs instead of a key, where it is an identity of azure-identity's: `DefaultAzureCredential()` for
+            example. It needs the roles Storage Blob Data Contributor and Storage Blob Delegator.
+        account_name: where `account_url` is a domain of your own.
         others: further containers of the account that files may be read from.
         aliases: further URLs that references start with (of a CDN, say) → the container that each serves.
     """
 
     account_url: str
     name: str
-    account_key: str = field(repr=False)
+    account_key: str | None = field(default=None, repr=False)
+    credential: Any = field(default=None, repr=False)
+    account_name: str | None = None
     others: Sequence[str] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)
 
@@ -64,20 +71,25 @@ class AzureUploads(StoreUploads):
             clock: this machine's.
         """
         super().__init__(container.name, rules, keys or KeyRules())
+        if container.account_key is None and container.credential is None:
+            raise Misconfigured("there is neither a key of the storage account nor an identity")
         try:
-            base64.b64decode(container.account_key, validate=True)
+            base64.b64decode(container.account_key or "", validate=True)
         except (binascii.Error, ValueError):
             raise Misconfigured("the storage account's key is not base64") from None
         self._account_url, self._account_key = container.account_url.rstrip("/"), container.account_key
+        self._credential = container.credential
+        self._delegated: tuple[datetime, Any] | None = None
         self._clock = clock
         self._bases = {f"{self._account_url}/{each}": each for each in (container.name, *container.others)}
         self._bases |= container.aliases
         parts = urlsplit(self._account_url)
         # Azurite and Azure Stack put the account into the path, Azure into the host.
-        self._account = parts.path.strip("/") or (parts.hostname or "").split(".")[0]
+        account = parts.path.strip("/") or (parts.hostname or "").split(".")[0]
+        self._account = container.account_name or account.removesuffix("-secondary")
         # An emulator has no certificate.
         self._protocol = "https" if parts.scheme == "https" else "https,http"
-        self._opening = threading.Lock()
+        self._opening, self._borrowing = threading.Lock(), threading.Lock()
         self._opened: Any = None
 
     def reference(self, key: str) -> str:
@@ -132,16 +144,33 @@ class AzureUploads(StoreUploads):
         from azure.storage.blob import BlobSasPermissions, generate_blob_sas  # noqa: PLC0415 - apps without Azure need it not
 
         now = self._clock()
+        signs = {"account_key": self._account_key} if self._account_key else {"user_delegation_key": self._key(period)}
         return generate_blob_sas(
             self._account,
             place.room,
             place.key,
-            account_key=self._account_key,
+            **signs,
             permission=BlobSasPermissions(**may),
             start=now - _BACKDATED,
             expiry=now + period,
             protocol=self._protocol,
         )
+
+    def _key(self, period: timedelta) -> Any:  # noqa: ANN401 - azure-storage-blob's
+        """A key that Azure lends an identity to sign with; a URL that it signs ends no later than the key."""
+        from azure.core.exceptions import AzureError  # noqa: PLC0415 - as above
+        from azure.storage.blob import BlobServiceClient  # noqa: PLC0415 - as above
+
+        now = self._clock()
+        with self._borrowing:
+            if self._delegated is None or self._delegated[0] < now + period:
+                end = now + min(_LONGEST_KEY, period + _KEY_LASTS)
+                try:
+                    with BlobServiceClient(self._account_url, credential=self._credential, **_PATIENCE) as service:
+                        self._delegated = end, service.get_user_delegation_key(now - _BACKDATED, end)
+                except AzureError as error:
+                    raise StoreTrouble(f"Azure lends no key to sign with: {type(error).__name__}") from None
+            return self._delegated[1]
 
     def _asked(self, key: str, ask: Callable[[Any], T]) -> T | None:
         """Azure's answer; `None` where there is no such blob."""
@@ -166,9 +195,7 @@ class AzureUploads(StoreUploads):
                 self._opened = ContainerClient(
                     self._account_url,
                     self._room,
-                    credential={"account_name": self._account, "account_key": self._account_key},
-                    retry_total=_RETRIES,
-                    connection_timeout=_CONNECT_SECONDS,
-                    read_timeout=_READ_SECONDS,
+                    credential=self._credential or {"account_name": self._account, "account_key": self._account_key},
+                    **_PATIENCE,
                 )
             return self._opened

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from migration_pipeline.uploads.azure import AzureContainer, AzureUploads
 from migration_pipeline.uploads.errors import Misconfigured
@@ -17,6 +17,7 @@ _MEGABYTE = 1_000_000
 _VARIABLES = {
     *("UPLOADS_SWITCH", "UPLOADS_TYPES", "UPLOADS_MAX_BYTES", "UPLOADS_MIN_BYTES", "UPLOADS_EXPIRE_SECONDS"),
     *("UPLOADS_DOWNLOADS_EXPIRE_SECONDS", "UPLOADS_CACHE_CONTROL", "UPLOADS_DIGEST_REQUIRED"),
+    *("UPLOADS_AZURE_AUTH", "UPLOADS_AZURE_ACCOUNT_NAME"),
     *("UPLOADS_S3_BUCKET", "UPLOADS_S3_REGION", "UPLOADS_S3_PUBLIC_BASE_URL", "UPLOADS_S3_ENDPOINT_URL"),
     *("UPLOADS_S3_KEY_TEMPLATE", "UPLOADS_S3_MIGRATED_PREFIXES", "UPLOADS_S3_ENCRYPTION", "UPLOADS_S3_KMS_KEY_ID"),
     *("UPLOADS_AZURE_ACCOUNT_URL", "UPLOADS_AZURE_CONTAINER", "UPLOADS_AZURE_OTHER_CONTAINERS"),
@@ -54,11 +55,14 @@ def from_environment(environment: Mapping[str, str]) -> Uploads:
         if switch.at != "after":
             raise Misconfigured("UPLOADS_AZURE_ACCOUNT_URL is missing: only UPLOADS_SWITCH=after can do without it")
         return s3
+    entra = environment.get("UPLOADS_AZURE_AUTH", "key") == "entra"
     azure = AzureUploads(
         AzureContainer(
             account_url=_wanted(environment, "UPLOADS_AZURE_ACCOUNT_URL"),
             name=_wanted(environment, "UPLOADS_AZURE_CONTAINER"),
-            account_key=_wanted(environment, "AZURE_STORAGE_KEY"),
+            account_key=None if entra else _wanted(environment, "AZURE_STORAGE_KEY"),
+            credential=_identity() if entra else None,
+            account_name=environment.get("UPLOADS_AZURE_ACCOUNT_NAME") or None,
             others=_words(environment, "UPLOADS_AZURE_OTHER_CONTAINERS"),
         ),
         # What S3 encrypts with is nothing to Azure, which encrypts everything.
@@ -66,6 +70,12 @@ def from_environment(environment: Mapping[str, str]) -> Uploads:
         keys=_keys(environment, "UPLOADS_AZURE_KEY_TEMPLATE"),
     )
     return SwitchedUploads(azure, s3, switch)
+
+
+def _identity() -> Any:  # noqa: ANN401 - azure-identity is imported late
+    from azure.identity import DefaultAzureCredential  # noqa: PLC0415 - apps with a key need it not
+
+    return DefaultAzureCredential()
 
 
 def _rules(environment: Mapping[str, str]) -> UploadRules:

@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import parse_qs
 
 import pytest
+from azure.identity import DefaultAzureCredential
 from azure.storage.blob import BlobServiceClient, ContainerSasPermissions, ContentSettings, generate_container_sas
 
 from migration_pipeline.adapters.azure.blob import AzureBlobSource
@@ -20,6 +21,7 @@ from migration_pipeline.adapters.azure.listing import AzureListing
 from migration_pipeline.adapters.azure.removal import AzureBlobRemoval
 from migration_pipeline.adapters.azure.sign_in import AzureCredentials, account_name, sign_in
 from migration_pipeline.adapters.http.network import Network
+from migration_pipeline.adapters.http.wire import Wire
 from migration_pipeline.core.copy_file import Copier, CopyLimits
 from migration_pipeline.core.errors import Fatal, SettingsError
 from migration_pipeline.core.model import CopyResult, Outcome, SourceFile, WantedFile
@@ -28,6 +30,7 @@ from migration_pipeline.core.transfer import transfer
 from migration_pipeline.core.urls import KeyTemplate, UrlRules
 from migration_pipeline.sandbox import Sandbox
 from migration_pipeline.sandbox.azurite import ACCOUNT, KEY, AzuriteServer
+from migration_pipeline.uploads import AzureContainer, AzureUploads, UploadRules, Wish
 from migration_pipeline_tests.certificates import Certificates, made_in
 from migration_pipeline_tests.memory_stores import MemoryTarget
 from migration_pipeline_tests.recording import Asked, Recorder, recording
@@ -71,7 +74,13 @@ class Entra:
         return _json(200, {**said, "expires_in": int(self.lasts), "resource": "https://storage.azure.com"})
 
     def _token(self, end: int) -> str:
-        claims = {"aud": "https://storage.azure.com", "iss": f"https://sts.windows.net/{TENANT}/", "exp": end}
+        claims = {
+            "aud": "https://storage.azure.com",
+            "iss": f"https://sts.windows.net/{TENANT}/",
+            "exp": end,
+            "oid": CLIENT,
+            "tid": TENANT,
+        }
         parts = [{"alg": "none", "typ": "JWT"}, {**claims, "nbf": end - 9999, "iat": end - 9999, "n": self.given}]
         return ".".join(
             [*(base64.urlsafe_b64encode(json.dumps(each).encode()).decode().rstrip("=") for each in parts), "s"]
@@ -195,6 +204,33 @@ def test_listing_and_removing_take_the_same_identity(
 
         asyncio.run(remove())
     assert given.given >= 2
+
+
+def test_the_app_issues_uploads_signed_by_an_identity(
+    azurite: str, certificates: Certificates, files: dict[str, bytes], entra: Callable[..., Entra]
+) -> None:
+    assert files
+    given = entra("App Service")
+    container = AzureContainer(account_url=azurite, name=CONTAINER, credential=DefaultAzureCredential())
+    network = Network.of_environment(certificates.authority)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REQUESTS_CA_BUNDLE", str(certificates.authority))
+        uploads = AzureUploads(container, UploadRules(max_bytes=99))
+        ticket = uploads.put_ticket("7", Wish(content_type="image/jpeg", size=5))
+        assert "skoid=" in ticket.url
+        # One key for many URLs, and another where it would end before a URL does.
+        before = uploads._delegated  # noqa: SLF001 - what is kept
+        uploads.put_ticket("7", Wish(content_type="image/jpeg", size=5))
+        assert uploads._delegated is before  # noqa: SLF001 - as above
+
+        async def send() -> int:
+            async with Wire(azurite, network, timeout=5) as wire:
+                return (await wire.send("PUT", ticket.url, ticket.headers, b"bytes")).status
+
+        assert asyncio.run(send()) == 201
+        confirmed = uploads.confirm("7", ticket.reference)
+    assert confirmed.size == 5
+    assert given.given == 1
 
 
 def test_a_token_that_was_revoked_is_renewed_once_for_all(

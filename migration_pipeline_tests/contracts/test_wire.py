@@ -123,8 +123,9 @@ def test_nothing_is_added_followed_decoded_or_kept() -> None:
         for _ in range(2):
             found = await wire.send("GET", f"{raw.url}/a?b=%20c&d", {"x-a": "ü", "authorization": "s"})
             assert (found.status, bytes(found.body)) == (302, packed)
-        async with wire.open("GET", f"{raw.url}/a?b=%20c&d", {"x-a": "ü", "authorization": "s"}) as opened:
-            assert bytes(await opened.body()) == packed
+        opened = await wire.open("GET", f"{raw.url}/a?b=%20c&d", {"x-a": "ü", "authorization": "s"})
+        assert bytes(await opened.body()) == packed
+        await opened.close()
         assert len(raw.requests) == 3
         names = {line.split(b":")[0].lower() for line in raw.requests[-1].split(b"\r\n")[1:] if line}
         assert names == {b"x-a", b"authorization", b"accept", b"user-agent", b"host"}
@@ -168,8 +169,8 @@ def test_an_answer_that_ends_too_early_is_none(client: str, answer: bytes, troub
 
             async def read() -> None:
                 if client == "bytes":
-                    async with wire.open("GET", raw.url, {}) as opened:
-                        await opened.body()
+                    opened = await wire.open("GET", raw.url, {})
+                    await opened.body()
                 else:
                     await (await PlainClient(raw.url, STRAIGHT, timeout=0.5).ask("GET", raw.url, {})).body()
 
@@ -261,7 +262,8 @@ def test_a_body_is_not_read_far_before_it_is_asked_for() -> None:
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with Wire(url, STRAIGHT, timeout=5) as wire, wire.open("GET", url, {}) as opened:
+        async with Wire(url, STRAIGHT, timeout=5) as wire:
+            opened = await wire.open("GET", url, {})
             before = -1
             while before != sent:  # until nothing more is taken
                 before = sent
@@ -270,6 +272,7 @@ def test_a_body_is_not_read_far_before_it_is_asked_for() -> None:
             digest = hashlib.md5(usedforsecurity=False)
             async for chunk in opened.chunks():
                 digest.update(chunk)
+            await opened.close()
         assert digest.digest() == hashlib.md5(bytes(size), usedforsecurity=False).digest()
         server.close()
 
@@ -321,8 +324,7 @@ def test_a_process_that_used_it_ends_as_it_should() -> None:
             server = await asyncio.start_server(serve, "127.0.0.1", 0)
             url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
             async with Wire(url, Network(None, {}), timeout=5) as wire:
-                async with wire.open("GET", url, {}):
-                    pass
+                await (await wire.open("GET", url, {})).close()
                 asked = [asyncio.create_task(wire.send("GET", url, {})) for _ in range(8)]
                 await asyncio.sleep(0.02)
                 for each in asked:

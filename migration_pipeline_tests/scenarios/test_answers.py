@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from migration_pipeline.core.errors import Fatal
+from migration_pipeline.core.urls import KeyTemplate
 from migration_pipeline.sandbox import Sandbox
 from migration_pipeline.sandbox.fault_proxy import Fault
 from migration_pipeline_tests.scenarios.test_faults import Files, copy_all, fresh_bucket, store_files
@@ -29,10 +30,8 @@ def one_file(sandbox: Sandbox) -> Files:
     return store_files(sandbox, {"a.jpg": b"bytes"})
 
 
-@pytest.fixture(scope="module")
-def odd_file(sandbox: Sandbox) -> Files:
-    """Of a name that boto3 carries and obstore would change."""
-    return store_files(sandbox, {"folder//odd.jpg": b"bytes"})
+KEYS = {"bytes": KeyTemplate(), "plain": KeyTemplate("", "{container}/./{blob}")}
+"""Keys as the client that carries bytes writes them, and as botocore's does."""
 
 
 @pytest.fixture
@@ -53,15 +52,12 @@ def test_azure(sandbox: Sandbox, one_file: Files, bucket: str, status: str, code
     check(sandbox, one_file, bucket, then, source=Fault("status", match="^GET", answer=answer))
 
 
-@pytest.mark.parametrize("named", ["one_file", "odd_file"])
+@pytest.mark.parametrize("client", KEYS)
 @pytest.mark.parametrize(("status", "code", "then"), S3)
-def test_s3(
-    sandbox: Sandbox, request: pytest.FixtureRequest, bucket: str, status: str, code: str, then: str, named: str
-) -> None:
+def test_s3(sandbox: Sandbox, one_file: Files, bucket: str, status: str, code: str, then: str, client: str) -> None:
     body = "" if code == "-" else f"<?xml version='1.0' encoding='UTF-8'?><Error><Code>{code}</Code></Error>"
     answer = f"{status} Said\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n\r\n{body}"
-    files = request.getfixturevalue(named)
-    check(sandbox, files, bucket, then, target=Fault("status", match="^PUT", answer=answer))
+    check(sandbox, one_file, bucket, then, target=Fault("status", match="^PUT", answer=answer), keys=KEYS[client])
 
 
 def test_a_body_of_unknown_length_is_not_taken(sandbox: Sandbox, one_file: Files) -> None:
@@ -80,13 +76,14 @@ class OnlyTheFirst(list[Fault]):
         return iter([self.pop()] if self else [])
 
 
-@pytest.mark.parametrize(("store", "name"), [("source", "a.jpg"), ("target", "folder//odd.jpg")])
-def test_a_retry_after_is_waited_out(sandbox: Sandbox, bucket: str, store: str, name: str) -> None:
-    files = store_files(sandbox, {name: b"bytes"})
+@pytest.mark.parametrize(("store", "client"), [("source", "bytes"), ("target", "bytes"), ("target", "plain")])
+def test_a_retry_after_is_waited_out(sandbox: Sandbox, one_file: Files, bucket: str, store: str, client: str) -> None:
     answer = "503 Said\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
     faults = {store: OnlyTheFirst([Fault("status", match="^(GET|PUT)", answer=answer)])}
-    _, (result,), _ = copy_all(sandbox, files, bucket, **faults, sleep=asyncio.sleep)
-    assert (result.outcome, result.attempts) == ("copied", 2)
+    _, (result,), _ = copy_all(sandbox, one_file, bucket, **faults, sleep=asyncio.sleep, keys=KEYS[client])
+    # SeaweedFS takes no key with a dot for a segment: what counts is that it was asked again, and when.
+    assert result.attempts == 2
+    assert result.outcome == ("copied" if client == "bytes" else "target_refused")
     assert 1 <= result.seconds < 10
 
 
@@ -98,16 +95,17 @@ def check(
     *,
     source: Fault | None = None,
     target: Fault | None = None,
+    keys: KeyTemplate = KEYS["bytes"],
 ) -> None:
     faults = {"source": [source] if source else [], "target": [target] if target else []}
     stops = re.fullmatch(r"the run stops: `(.+)`", then)
     if stops:
         with pytest.raises(Fatal) as fatal:
-            copy_all(sandbox, files, bucket, max_attempts=2, **faults)
+            copy_all(sandbox, files, bucket, max_attempts=2, keys=keys, **faults)
         assert fatal.value.setting == stops[1]
         assert fatal.value.remedy
         return
-    done, recorded, _ = copy_all(sandbox, files, bucket, max_attempts=2, **faults)
+    done, recorded, _ = copy_all(sandbox, files, bucket, max_attempts=2, keys=keys, **faults)
     (result,) = recorded
     again = then.startswith("tried again")
     assert result.outcome == ("gave_up" if again else then.strip("`"))

@@ -295,11 +295,12 @@ def test_what_the_target_refuses(patient: Patient, s3: Any) -> None:
         proxy.faults = [Fault("status", match="^PUT", answer=DENIED)]
         assert patient.told(target, **behind).keys() == {"AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"}
         proxy.faults = [Fault("status", match="^DELETE", answer=DENIED)]
-        said = patient.one(target, What.TARGET, **behind)
-        assert said[0] is Health.FAILURE
-        assert "does not remove" in said[1]
+        told = patient.told(target, **behind)
+        found = told[What.TARGET] + told[What.TARGET_PARTS]
+        assert {finding.health for finding in found} == {Health.FAILURE}
+        assert "does not remove" in found[0].said
     left = s3.list_object_versions(Bucket=bucket)["Versions"]
-    assert [item["Key"] in said[1] for item in left] == [True]
+    assert [repr(item["Key"]) in found[0].said + found[1].said for item in left] == [True, True]
 
 
 DENIED = (

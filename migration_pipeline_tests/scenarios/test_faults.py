@@ -99,6 +99,7 @@ def copy_all(  # noqa: PLR0913 - all but three by name
     max_attempts: int = 40,
     seed: int = 0,
     sleep: Sleep = soon,
+    keys: KeyTemplate = KeyTemplate(),  # noqa: B008 - frozen
 ) -> tuple[Transferred, list[CopyResult], list[FaultProxy]]:
     """Copy all files with these faults before the stores."""
     azure_port, s3_port = (urlsplit(url).port or 0 for url in (sandbox.azure_account_url, sandbox.s3_endpoint_url))
@@ -110,7 +111,7 @@ def copy_all(  # noqa: PLR0913 - all but three by name
             containers=[files.container],
             alias_hosts={},
             public_base_url="https://cdn.example.com",
-            keys=KeyTemplate(),
+            keys=keys,
         )
         recorded: list[CopyResult] = []
 

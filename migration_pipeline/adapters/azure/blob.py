@@ -207,11 +207,13 @@ class AzureBlobSource:
     ) -> T:
         try:
             if carried_unchanged(url.partition("?")[0]):
+                answer = await self._wire.open(method, url, headers)
                 try:
-                    async with self._wire.open(method, url, headers) as answer:
-                        return await self._good(answer, take)
+                    return await self._good(answer, take)
                 except OddHeader:
                     pass  # the other client reads them
+                finally:
+                    await answer.close()
             plain = await self._plain.ask(method, url, headers)
             try:
                 return await self._good(plain, take)

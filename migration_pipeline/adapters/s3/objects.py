@@ -39,7 +39,7 @@ class Objects:
 
     def carries(self, key: str) -> bool:
         """Whether the client sends this key unchanged."""
-        return carried_unchanged(self._access.place.of(key))
+        return carried_unchanged(key)
 
     async def put(self, key: str, body: Body, md5: bytes, headers: Mapping[str, str], query: str = "") -> Answer:
         """Write; raises what the answer means, `BytesRefused` where S3 got other bytes."""
@@ -47,7 +47,10 @@ class Objects:
         payload = UNSIGNED
         if self._access.place.signs_payload:
             payload = hashlib.sha256(body).hexdigest()
-        return await self._send("PUT", self._access.place.of(key) + query, sent, body, payload)
+        answer = await self._asked("PUT", self._access.place.of(key) + query, sent, body, payload)
+        if answer.status != _OK:
+            raise _meaning(answer, "PUT")
+        return answer
 
     async def head(self, key: str) -> Head | None:
         """What S3 says of the object; `None` where there is none."""
@@ -80,12 +83,6 @@ class Objects:
         if answer.status != _OK:
             raise _meaning(answer, "HEAD")
 
-    async def _send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None, payload: str) -> Whole:
-        answer = await self._asked(method, url, headers, body, payload)
-        if answer.status != _OK:
-            raise _meaning(answer, method)
-        return answer
-
     async def _asked(self, method: str, url: str, headers: Mapping[str, str], body: Body | None, payload: str) -> Whole:
         """The answer, whatever it is; credentials that S3 calls expired are asked for anew, once."""
         keys = await self._access.keys()
@@ -110,8 +107,11 @@ class Objects:
         url = self._access.place.of(key)
         signed = self._access.signer.signed("GET", url, {}, await self._access.keys(), payload=_NOTHING)
         try:
-            async with self._wire.open("GET", url, signed) as answer:
+            answer = await self._wire.open("GET", url, signed)
+            try:
                 yield answer
+            finally:
+                await answer.close()
         except NoAnswer as error:
             raise unanswered(error) from None
 

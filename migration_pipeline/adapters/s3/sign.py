@@ -74,17 +74,8 @@ class Signer:
         host = netloc.removesuffix({"https": ":443", "http": ":80"}[scheme])
         named = sorted([(name.lower(), " ".join(value.split())) for name, value in sent.items()] + [("host", host)])
         names = ";".join([name for name, _ in named])
-        request = "\n".join(
-            [
-                method,
-                f"/{path}",
-                _query(query),
-                *[f"{name}:{value}" for name, value in named],
-                "",
-                names,
-                payload,
-            ]
-        )
+        lines = "\n".join([f"{name}:{value}" for name, value in named])
+        request = f"{method}\n/{path}\n{_query(query) if query else ''}\n{lines}\n\n{names}\n{payload}"
         scope = f"{moment[:8]}/{self.region}/{self.service}/aws4_request"
         text = f"{_ALGORITHM}\n{moment}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
         signature = hmac.digest(self._key(moment[:8], keys), text.encode(), "sha256").hex()
@@ -110,7 +101,5 @@ class Signer:
 
 def _query(query: str) -> str:
     """Sorted by name, then value; a name without a value gets an empty one."""
-    if not query:
-        return ""
     pairs = sorted(each.partition("=")[::2] for each in query.split("&"))
     return "&".join(f"{name}={value}" for name, value in pairs)

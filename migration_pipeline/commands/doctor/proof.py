@@ -8,7 +8,7 @@ from migration_pipeline.adapters.s3.probe import S3Probe
 from migration_pipeline.commands.doctor.findings import Finding, What, failure, ok
 from migration_pipeline.core.errors import MigrationError
 from migration_pipeline.core.model import FileHeaders
-from migration_pipeline.core.ports import BytesRefused, KeyTaken, Receipt
+from migration_pipeline.core.ports import BytesRefused, KeyTaken, Receipt, Upload
 
 BODY = b"probe"
 HEADERS = FileHeaders(content_type="text/plain")
@@ -69,25 +69,40 @@ async def _compares_digests(probe: S3Probe, key: str) -> Finding:
 
 
 async def _uploads_in_parts(probe: S3Probe, key: str) -> Finding:
-    what = What.TARGET_PARTS
-    receipt: Receipt | None = None
+    """One completed, one refused at its end and aborted; what it leaves is removed, or named."""
     try:
-        upload = await probe.begin(key, HEADERS)
-        late = await probe.begin(key, HEADERS)
-        await upload.put(1, BODY, md5(BODY))
-        await late.put(1, _OTHER, md5(_OTHER))
-        receipt = await upload.complete()
-        with suppress(KeyTaken):
-            receipt = await late.complete()
-            return failure(what, "the store ignores If-None-Match at the end of an upload in parts.", _UNSAFE)
+        finding, receipt = await _parts(probe, key)
+    except MigrationError as error:
+        remedy = "Grant s3:PutObject, s3:AbortMultipartUpload and s3:ListBucketMultipartUploads."
+        return failure(What.TARGET_PARTS, f"cannot be made: {error}.", remedy)
+    try:
+        await probe.remove(key, receipt)
+    except MigrationError:
+        return failure(What.TARGET_PARTS, f"the object {key!r} is left.", "Grant s3:DeleteObject, and remove it.")
+    return finding
+
+
+async def _parts(probe: S3Probe, key: str) -> tuple[Finding, Receipt]:
+    what = What.TARGET_PARTS
+    upload, late = await probe.begin(key, HEADERS), await probe.begin(key, HEADERS)
+    await upload.put(1, BODY, md5(BODY))
+    await late.put(1, _OTHER, md5(_OTHER))
+    receipt = await upload.complete()
+    try:
+        receipt = await late.complete()
+        return failure(what, "the store ignores If-None-Match at the end of an upload in parts.", _UNSAFE), receipt
+    except KeyTaken:
+        finding = await _ended(probe, key, late)
+    return finding, receipt
+
+
+async def _ended(probe: S3Probe, key: str, late: Upload) -> Finding:
+    what = What.TARGET_PARTS
+    try:
         await late.abort()
         there = await probe.read_by_sdk(key)
     except MigrationError as error:
-        remedy = "Grant s3:PutObject, s3:AbortMultipartUpload and s3:ListBucketMultipartUploads."
-        return failure(what, f"cannot be made: {error}.", remedy)
-    finally:
-        if receipt is not None:
-            await _removed(probe, key, receipt)
+        return failure(what, f"cannot be ended: {error}.", "Grant s3:AbortMultipartUpload and s3:GetObject.")
     if there != BODY:
         return failure(what, "one just completed reads otherwise.", "Look at the store.")
     return ok(what, "completed, refused where the key is taken, and aborted")
