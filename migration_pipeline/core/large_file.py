@@ -25,7 +25,7 @@ PART_BYTES = 8 * 1024 * 1024
 190 TiB: `part_bytes` grows the part for files that would need more."""
 MAX_PARTS = 10_000
 """Amazon S3 User Guide, multipart upload limits."""
-PARTS_AT_ONCE = 4
+PARTS_AT_ONCE = 3
 """Parts of one file under way, if there is room for them."""
 
 Retry = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]

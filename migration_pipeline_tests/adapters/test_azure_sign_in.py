@@ -19,7 +19,7 @@ from azure.storage.blob import BlobServiceClient, ContainerSasPermissions, Conte
 from migration_pipeline.adapters.azure.blob import AzureBlobSource
 from migration_pipeline.adapters.azure.listing import AzureListing
 from migration_pipeline.adapters.azure.removal import AzureBlobRemoval
-from migration_pipeline.adapters.azure.sign_in import AzureCredentials, account_name, sign_in
+from migration_pipeline.adapters.azure.sign_in import AzureCredentials, account_name, container_sas, sign_in
 from migration_pipeline.adapters.http.network import Network
 from migration_pipeline.adapters.http.wire import Wire
 from migration_pipeline.core.copy_file import Copier, CopyLimits
@@ -372,6 +372,16 @@ def test_a_sas_made_here_begins_before_now_and_ends(azurite: str) -> None:
     begins, ends = (datetime.fromisoformat(made[name][0]) for name in ("st", "se"))
     assert timedelta(minutes=10) < datetime.now(UTC) - begins < timedelta(minutes=20)
     assert timedelta(hours=5) < ends - datetime.now(UTC) <= timedelta(hours=6)
+
+
+@pytest.mark.parametrize("rights", ["rl", "rd", "rw"])
+def test_a_sas_made_here_is_that_of_azures_own_client(rights: str) -> None:
+    begin, end = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), datetime(2026, 11, 30, tzinfo=UTC)
+    theirs = generate_container_sas(
+        ACCOUNT, "a-b", account_key=KEY, permission=ContainerSasPermissions.from_string(rights), start=begin, expiry=end
+    )
+    version = parse_qs(theirs)["sv"][0]
+    assert parse_qs(container_sas(ACCOUNT, "a-b", KEY, rights, begin, end, version)) == parse_qs(theirs)
 
 
 def test_a_sas_that_has_ended_names_its_own_variable(sandbox: Sandbox) -> None:

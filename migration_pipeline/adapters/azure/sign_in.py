@@ -5,7 +5,9 @@ for everybody. Azure's own clients get what they take.
 """
 
 import asyncio
+import base64
 import binascii
+import hmac
 import json
 import re
 import time
@@ -13,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Protocol
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 from migration_pipeline.adapters.http.network import Network
 from migration_pipeline.core.errors import Fatal, MigrationError, SettingsError, Transient
@@ -174,20 +176,30 @@ class _AccountKey:
         return AzureNamedKeyCredential(self._account, self._key)
 
     def _mint(self, container: str) -> str:
-        from azure.storage.blob import ContainerSasPermissions, generate_container_sas  # noqa: PLC0415 - as above
-
         now = datetime.now(UTC)
         try:
-            return generate_container_sas(
-                self._account,
-                container,
-                account_key=self._key,
-                permission=ContainerSasPermissions.from_string(self._rights),
-                start=now - _BACKDATED,
-                expiry=now + self._life,
-            )
+            return container_sas(self._account, container, self._key, self._rights, now - _BACKDATED, now + self._life)
         except (binascii.Error, ValueError):
             raise Fatal("is not base64.", setting=KEY_SETTING, remedy=REMEDIES[KEY_SETTING]) from None
+
+
+def container_sas(
+    account: str, container: str, key: str, rights: str, start: datetime, end: datetime, version: str = _VERSION
+) -> str:
+    """A service SAS of a container: Microsoft, "Create a service SAS", versions from 2020-12-06 on.
+
+    azure-storage-blob makes the same, at 28 MB of memory and a third of a second; a test compares the two.
+
+    Raises:
+        binascii.Error: the key is not base64.
+    """
+    begins, ends = (moment.strftime("%Y-%m-%dT%H:%M:%SZ") for moment in (start, end))
+    resource = f"/blob/{account}/{container}"
+    # Identifier, IP addresses, protocol; snapshot, scope of encryption, and five headers of the answer: none is set.
+    signed = [rights, begins, ends, resource, "", "", "", version, "c", *[""] * 7]
+    digest = hmac.digest(base64.b64decode(key, validate=True), "\n".join(signed).encode(), "sha256")
+    asked = {"st": begins, "se": ends, "sp": rights, "sv": version, "sr": "c", "sig": base64.b64encode(digest).decode()}
+    return urlencode(asked)
 
 
 class _GivenSas:
