@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Only what the lock file names is installed, and only if its hash is the one that stands there.
-UV := UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip install --quiet --python $(BIN)/python
+# Bytecode is compiled now: many processes import it, and some environments forbid them to write it.
+UV := UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
 LOCKED := $(UV) --require-hashes --constraint requirements.lock
 EDITABLE := $(UV) --no-deps --no-build-isolation --editable .
 PINNED = sed -n '/^$(1)==/,/[^\\]$$/p' requirements.lock > $(VENV)/$(1).lock
