@@ -171,6 +171,11 @@ def _key_by_ordinal(ordinal: int, first: ProfileId) -> str:
     return f"{ordinal:06d}-{re.sub(r'[^0-9A-Za-z_.-]', '_', str(first))[:_SHOWN]}"
 
 
+def made_by_a_planner(key: str) -> bool:
+    """Whether a range of some migration may have this key, by its form."""
+    return re.fullmatch(r"\d{6,}-[0-9A-Za-z_.-]{0,36}", key) is not None
+
+
 def _digits_of(key: str) -> int | None:
     match = re.fullmatch(r"(\d+)-(\d+)", key)
     return len(match[1]) if match and len(match[1]) == len(match[2]) >= _SHORT_DIGITS else None

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from migration_pipeline.core.estimate import Estimate
+from migration_pipeline.core.plan import made_by_a_planner
 from migration_pipeline.core.sample import SampledFiles
 from migration_pipeline.defs import pages
 from migration_pipeline.defs.groups import PLAN
@@ -47,10 +48,11 @@ plan_job = dg.define_asset_job(
 
 
 def register(instance: dg.DagsterInstance, keys: Sequence[str]) -> list[str]:
-    """Make partitions of all planned ranges, and of nothing else; return the keys that were dropped.
+    """Make partitions of all planned ranges, and drop keys that no planner makes; return the dropped ones.
 
     A plan cut off between the ledger and here is so mended by the next; keys that exist already are left alone. "Add a
-    partition" in the UI takes any name, which no run could ever turn green.
+    partition" in the UI takes any name, which no run could ever turn green. A key that a planner may have made stays,
+    even if this ledger does not know it: another migration in the same Dagster instance may have planned it.
 
     Args:
         instance: whose partitions they are.
@@ -58,7 +60,8 @@ def register(instance: dg.DagsterInstance, keys: Sequence[str]) -> list[str]:
     """
     name = str(profile_ranges_partitions.name)
     instance.add_dynamic_partitions(name, list(keys))
-    unknown = sorted(set(instance.get_dynamic_partitions(name)) - set(keys))
+    others = set(instance.get_dynamic_partitions(name)) - set(keys)
+    unknown = sorted(key for key in others if not made_by_a_planner(key))
     for key in unknown:
         instance.delete_dynamic_partition(name, key)
     return unknown
