@@ -13,7 +13,7 @@ from migration_pipeline.sandbox import Sandbox
 from migration_pipeline_tests.soak.mutations import MUTATIONS, Mutation, flag_without_another_look
 from migration_pipeline_tests.soak.schedules import Told, World, open_world, run_schedule
 
-SCHEDULES = int(os.environ.get("SOAK_SCHEDULES", "40"))
+SCHEDULES = int(os.environ.get("SOAK_SCHEDULES", "30"))
 SEED = int(os.environ.get("SOAK_SEED", "1"))
 MOST = 60
 """Schedules within which a mutation must be found; most are in the first five."""
