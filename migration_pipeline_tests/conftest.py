@@ -1,10 +1,12 @@
 """Servers for the tests, started by the first test that needs them; which tests are slow, and which begin first."""
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
+from migration_pipeline.adapters.http import network
 from migration_pipeline.sandbox import Sandbox
 from migration_pipeline_tests.moto_server import MotoServer
 
@@ -16,6 +18,18 @@ def sandbox() -> Iterator[Sandbox]:
         for name, value in running.environment.items():
             patch.setenv(name, value)
         yield running
+
+
+@pytest.fixture(autouse=True)
+def authorities() -> Iterator[None]:
+    """What a setting told other libraries to trust ends with the test: they read it from the environment."""
+    before = {name: os.environ.get(name) for name in (*network._CA_VARIABLES, *network._TOLD)}  # noqa: SLF001 - its own
+    yield
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 @pytest.fixture(scope="session")

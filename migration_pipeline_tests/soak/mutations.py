@@ -105,8 +105,7 @@ def flag_without_another_look() -> Any:
     """The row is not looked at again under its lock before it is flagged."""
     original = PostgresProfiles.set_flags
 
-    def unasked(self: Any, ids: Any, unmoved: Any, fence: Any) -> Any:
-        unmoved("")
+    def unasked(self: Any, ids: Any, _: Any, fence: Any) -> Any:
         return original(self, ids, lambda _: False, fence)
 
     return patch.object(PostgresProfiles, "set_flags", unasked)
