@@ -101,7 +101,9 @@ def migrated_range(
     """Migrate the range, tell what became of each stage, and fail if a profile is left."""
     try:
         report = migration.migrate(
-            context.partition_key, say=context.log.info, named=_NOT_NAMED.isdisjoint(context.run.tags)
+            context.partition_key,
+            say=context.log.info,
+            named=_NOT_NAMED.isdisjoint(context.op_execution_context.run_tags),
         )
     except (Transient, Unreachable) as error:
         # The database restarts, for example: what is done is done, and the next try does what is left.

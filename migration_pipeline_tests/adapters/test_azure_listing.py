@@ -122,7 +122,7 @@ def test_what_is_refused_is_said_without_the_sas(
     )
     with pytest.raises(Fatal) as refused:
         listed(AzureListing(account_url, AzureCredentials(sas_token=f"?{expired}")), odd[0])
-    assert refused.value.setting == "AZURE_STORAGE_KEY"
+    assert refused.value.setting == "AZURE_STORAGE_SAS_TOKEN"
     signature = expired.partition("sig=")[2].partition("&")[0]
     assert signature
     assert signature not in str(refused.value) + repr(refused.value) + caplog.text

@@ -210,11 +210,12 @@ def test_the_asset_obeys_the_settings(dagster: Dagster, ledger: object, monkeypa
     job = defs.resolve_job_def("purge_runs")
     monkeypatch.setenv("MIGRATION_RETENTION__RUN_DAYS", "0")
     monkeypatch.setenv("MIGRATION_RETENTION__LOG_DAYS", "0")
-    assert job.execute_in_process(instance=dagster.instance).success
+    applied = {"ops": {"purged_runs": {"config": {"apply": True, "by": "a test", "why": ""}}}}
+    assert job.execute_in_process(instance=dagster.instance, run_config=applied).success
     assert (len(dagster.runs()), log.exists()) == (3, True)
     monkeypatch.setenv("MIGRATION_RETENTION__RUN_DAYS", "30")
     monkeypatch.setenv("MIGRATION_RETENTION__LOG_DAYS", "30")
-    assert job.execute_in_process(instance=dagster.instance).success
+    assert job.execute_in_process(instance=dagster.instance, run_config=applied).success
     assert (len(dagster.runs()), log.exists()) == (3, False)  # one went, and this one came
 
 

@@ -13,6 +13,7 @@ from migration_pipeline.core.errors import SettingsError
 from migration_pipeline.core.ports import Fence
 from migration_pipeline.sandbox import Sandbox
 from migration_pipeline.settings import Settings, load
+from migration_pipeline_tests.replacing import whole
 
 EXAMPLE = Path(__file__).parents[3] / "migration.example.toml"
 OURS = Fence("range", 1, 1, lambda: None)
@@ -68,7 +69,7 @@ def test_documents_of_a_named_database(sandbox: Sandbox) -> None:
         try:
             assert documents.without([1, 2]) == ["cover.url"]
             assert documents.without([2]) == []
-            done = documents.rewrite([1, 2], lambda _: lambda text: text.replace("old", "new"), OURS)
+            done = documents.rewrite([1, 2], lambda _: whole(lambda text: text.replace("old", "new")), OURS)
         finally:
             documents.close()
         assert done.urls == 1
