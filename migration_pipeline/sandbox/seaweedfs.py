@@ -31,7 +31,9 @@ class SeaweedServer:
                 # Made by itself, a missing bucket would hide a wrong setting.
                 *("-s3.autoCreateBucket=false", f"-bucket={BUCKET}", "-webdav=false", "-admin.ui=false"),
                 *(f"-master.port={master}", f"-master.port.grpc={master_grpc}", "-master.telemetry=false"),
-                *(f"-volume.port={volume}", f"-volume.port.grpc={volume_grpc}"),
+                # By itself it takes the free disk divided by its largest volume, and each bucket takes a volume of its
+                # own: a full disk answers 500 to a new bucket's first object.
+                *("-volume.max=10000", f"-volume.port={volume}", f"-volume.port.grpc={volume_grpc}"),
                 *(f"-filer.port={filer}", f"-filer.port.grpc={filer_grpc}"),
                 *(f"-admin.port={admin}", f"-admin.port.grpc={admin_grpc}"),
             ],

@@ -51,7 +51,9 @@ def _place(app: App, user: User, place: str, found: list[tuple[str | None, str]]
 
 def when_all_is_done(app: App) -> Iterator[Broken]:
     """What must hold after runs that nobody disturbed."""
-    yield from at_any_moment(app)
+    if broken := list(at_any_moment(app)):
+        yield from broken
+        return
     unnoticed = _copied_unnoticed(app)
     bad = app.missing | {key.rpartition("/")[2].removesuffix(".jpg") for key in app.planted if "uploads/" not in key}
     for user in app.users:

@@ -137,9 +137,9 @@ def variables(
 class Disturbed(Watch):
     """Stores during one run: before each operation, and inside transactions, users may act or the process may end."""
 
-    def __init__(self, app: App, told: Told, rng: random.Random, *, cut_at: int) -> None:
+    def __init__(self, app: App, told: Told, rng: random.Random, *, cut_at: int, cut_after: str = "") -> None:
         super().__init__()
-        self._app, self._told, self._rng, self._cut_at = app, told, rng, cut_at
+        self._app, self._told, self._rng, self._cut_at, self._cut_after = app, told, rng, cut_at, cut_after
         self._turn = threading.Lock()
 
     def stores(self, stores: Stores) -> Stores:
@@ -155,8 +155,9 @@ class Disturbed(Watch):
             self._moment(name)
 
     def _moment(self, name: str) -> None:
+        after = self._cut_after in self.seen and self._cut_after not in name
         self.seen.append(name)
-        if len(self.seen) == self._cut_at:
+        if after or len(self.seen) == self._cut_at:
             self._told.crashes += 1
             raise Cut
         # Few moments are as short as that before the flag is set, and few matter as much.
@@ -199,8 +200,15 @@ class _Inside:
         return self._site.set_flags(ids, hooked, fence)
 
 
-def run_schedule(world: World, seed: int, told: Told) -> None:
-    """Create users, disturb some runs, then let everything come to rest, and judge."""
+def run_schedule(world: World, seed: int, told: Told, *, cut_after: str = "") -> None:
+    """Create users, disturb some runs, then let everything come to rest, and judge.
+
+    Args:
+        world: the stores.
+        seed: of all that is drawn.
+        told: what came of schedules; gains.
+        cut_after: an operation after which the disturbed runs end in any case.
+    """
     rng = random.Random(seed)
     first = 10 * (len(world.ledger.ranges()) + 1)
     app = App(world.servers, first, rng)
@@ -209,7 +217,7 @@ def run_schedule(world: World, seed: int, told: Told) -> None:
         key = f"{first:010}-{first + 2:010}"
         ranges = world.ledger.ranges()
         world.ledger.add_ranges([ProfileRange(key, len(ranges) + 1, ranges[-1].last if ranges else None, first + 2, 3)])
-        _Schedule(world, app, key, rng, told).run()
+        _Schedule(world, app, key, rng, told, cut_after).run()
         told.schedules += 1
         told.edits += app.edits
     finally:
@@ -217,8 +225,9 @@ def run_schedule(world: World, seed: int, told: Told) -> None:
 
 
 class _Schedule:
-    def __init__(self, world: World, app: App, key: str, rng: random.Random, told: Told) -> None:
+    def __init__(self, world: World, app: App, key: str, rng: random.Random, told: Told, cut_after: str) -> None:
         self._world, self._app, self._key, self._rng, self._told = world, app, key, rng, told
+        self._cut_after = cut_after
 
     def run(self) -> None:
         if not self._disturbed():
@@ -241,7 +250,7 @@ class _Schedule:
         for _ in range(self._rng.randint(2, 4)):
             (stage,) = self._rng.choices(list(stages), list(stages.values()))
             cut_at = self._rng.randint(1, 60) if self._rng.random() < 0.6 else 0
-            watch = Disturbed(self._app, self._told, self._rng, cut_at=cut_at)
+            watch = Disturbed(self._app, self._told, self._rng, cut_at=cut_at, cut_after=self._cut_after)
             with _moments_inside() if self._rng.random() < 0.5 else nullcontext():
                 _until_cut(partial(stage, watch.stores(self._world.stores)))
             if not self._judge(at_any_moment):
