@@ -200,14 +200,27 @@ class _Inside:
         return self._site.set_flags(ids, hooked, fence)
 
 
-def run_schedule(world: World, seed: int, told: Told, *, cut_after: str = "") -> None:
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What schedules draw more often than by chance.
+
+    Attributes:
+        cut_after: an operation after which the disturbed runs end in any case.
+        back: the share of schedules that erase copies, roll back, and migrate again.
+    """
+
+    cut_after: str = ""
+    back: float = 0.3
+
+
+def run_schedule(world: World, seed: int, told: Told, aim: Aim = Aim()) -> None:
     """Create users, disturb some runs, then let everything come to rest, and judge.
 
     Args:
         world: the stores.
         seed: of all that is drawn.
         told: what came of schedules; gains.
-        cut_after: an operation after which the disturbed runs end in any case.
+        aim: what it draws more often.
     """
     rng = random.Random(seed)
     first = 10 * (len(world.ledger.ranges()) + 1)
@@ -217,7 +230,7 @@ def run_schedule(world: World, seed: int, told: Told, *, cut_after: str = "") ->
         key = f"{first:010}-{first + 2:010}"
         ranges = world.ledger.ranges()
         world.ledger.add_ranges([ProfileRange(key, len(ranges) + 1, ranges[-1].last if ranges else None, first + 2, 3)])
-        _Schedule(world, app, key, rng, told, cut_after).run()
+        _Schedule(world, app, key, rng, told, aim).run()
         told.schedules += 1
         told.edits += app.edits
     finally:
@@ -225,9 +238,9 @@ def run_schedule(world: World, seed: int, told: Told, *, cut_after: str = "") ->
 
 
 class _Schedule:
-    def __init__(self, world: World, app: App, key: str, rng: random.Random, told: Told, cut_after: str) -> None:
+    def __init__(self, world: World, app: App, key: str, rng: random.Random, told: Told, aim: Aim) -> None:
         self._world, self._app, self._key, self._rng, self._told = world, app, key, rng, told
-        self._cut_after = cut_after
+        self._aim = aim
 
     def run(self) -> None:
         if not self._disturbed():
@@ -236,7 +249,7 @@ class _Schedule:
         if not self._judge(when_all_is_done):
             return
         self._judge_again()
-        if self._rng.random() < 0.3 and self._judge_erasing():
+        if self._rng.random() < self._aim.back and self._judge_erasing():
             self._there_and_back()
 
     def _disturbed(self) -> bool:
@@ -250,7 +263,7 @@ class _Schedule:
         for _ in range(self._rng.randint(2, 4)):
             (stage,) = self._rng.choices(list(stages), list(stages.values()))
             cut_at = self._rng.randint(1, 60) if self._rng.random() < 0.6 else 0
-            watch = Disturbed(self._app, self._told, self._rng, cut_at=cut_at, cut_after=self._cut_after)
+            watch = Disturbed(self._app, self._told, self._rng, cut_at=cut_at, cut_after=self._aim.cut_after)
             with _moments_inside() if self._rng.random() < 0.5 else nullcontext():
                 _until_cut(partial(stage, watch.stores(self._world.stores)))
             if not self._judge(at_any_moment):

@@ -10,15 +10,30 @@ import pytest
 
 from migration_pipeline.core.errors import MigrationError
 from migration_pipeline.sandbox import Sandbox
-from migration_pipeline_tests.soak.mutations import MUTATIONS, Mutation, flag_before_firebase, flag_without_another_look
-from migration_pipeline_tests.soak.schedules import Told, World, open_world, run_schedule
+from migration_pipeline_tests.soak.mutations import (
+    MUTATIONS,
+    Mutation,
+    erased_while_referred_to,
+    flag_before_firebase,
+    flag_kept_on_the_way_back,
+    flag_without_another_look,
+    nothing_erased,
+    rollback_by_half,
+)
+from migration_pipeline_tests.soak.schedules import Aim, Told, World, open_world, run_schedule
 
 SCHEDULES = int(os.environ.get("SOAK_SCHEDULES", "30"))
 SEED = int(os.environ.get("SOAK_SEED", "1"))
 MOST = 60
 """Schedules within which a mutation must be found; most are in the first five."""
-CUT_AFTER = {flag_before_firebase: "set_flags"}
-"""Where runs must end for the mutation to show, where few would end by chance."""
+AIMS = {
+    flag_before_firebase: Aim(cut_after="set_flags"),
+    erased_while_referred_to: Aim(back=1),
+    nothing_erased: Aim(back=1),
+    rollback_by_half: Aim(back=1),
+    flag_kept_on_the_way_back: Aim(back=1),
+}
+"""What must happen for the mutation to show, where few schedules do it by chance."""
 SELDOM, SELDOM_MOST = flag_without_another_look, 1000
 """An edit must fall between two statements of one run: more than a hundred schedules did not meet it. `make test` has
 `adapters/test_postgres.py::test_the_flag_is_set_only_where_the_row_is_clean_at_that_moment`, which always does."""
@@ -67,20 +82,20 @@ def start(schedules: int, seed: int) -> "subprocess.Popen[str]":
     ids=lambda mutation: mutation.__name__,
 )
 def test_a_broken_promise_is_found(world: World, mutation: Mutation) -> None:
-    expected, cut_after = MUTATIONS[mutation], CUT_AFTER.get(mutation, "")
+    expected, aim = MUTATIONS[mutation], AIMS.get(mutation, Aim())
     found: set[int] = set()
     with mutation():
         for seed in range(SEED, SEED + (SELDOM_MOST if mutation is SELDOM else MOST)):
-            found |= broken_in_one(world, seed, cut_after)
+            found |= broken_in_one(world, seed, aim)
             if found & expected:
                 break
     assert found & expected
 
 
-def broken_in_one(world: World, seed: int, cut_after: str) -> set[int]:
+def broken_in_one(world: World, seed: int, aim: Aim) -> set[int]:
     told = Told()
     try:
-        run_schedule(world, seed, told, cut_after=cut_after)
+        run_schedule(world, seed, told, aim)
     except MigrationError:
         return {7}  # a run that ends by itself leaves all the others waiting
     return {broken.promise for broken in told.broken}
