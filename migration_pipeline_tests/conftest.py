@@ -55,21 +55,29 @@ _LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is slow, and have the longest modules begin first, shared out to two processes."""
+    """Mark what is slow, and have the longest modules begin first, shared out to the processes."""
     for item in items:
         if item.path.parent.name in _SLOW_FOLDERS or item.path.stem in _SLOW_MODULES:
             item.add_marker(pytest.mark.slow)
-    items[:] = shared_out(items)
+    items[:] = shared_out(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 
-def shared_out(items: Sequence[pytest.Item]) -> list[pytest.Item]:
-    """The items in two halves that each begin with long modules: xdist gives a half to each of its two processes."""
+def shared_out(items: Sequence[pytest.Item], processes: int) -> list[pytest.Item]:
+    """The items in as many shares as there are processes, each of which begins with long modules.
+
+    As pytest-xdist deals them out with `--dist worksteal`: to each process one share, in this order.
+    """
     modules = dict[Any, list[pytest.Item]]()
     for item in items:
         modules.setdefault(item.path, []).append(item)
     rank = {name: place for place, name in enumerate(_LONGEST)}
     long = sorted((path for path in modules if path.stem in rank), key=lambda path: rank[path.stem])
-    first, second = ([item for path in long[start::2] for item in modules[path]] for start in (0, 1))
     rest = [item for path, held in modules.items() if path.stem not in rank for item in held]
-    middle = max(0, len(items) // 2 - len(first))
-    return [*first, *rest[:middle], *second, *rest[middle:]]
+    ordered = list[pytest.Item]()
+    for share in range(processes):
+        first = [item for path in long[share::processes] for item in modules[path]]
+        size = (len(items) - len(ordered)) // (processes - share)
+        room = max(0, size - len(first))
+        ordered += first + rest[:room]
+        del rest[:room]
+    return ordered + rest

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
+
 from migration_pipeline_tests.conftest import _LONGEST, _SLOW_FOLDERS, _SLOW_MODULES, shared_out
 
 TESTS = Path(__file__).parent
@@ -17,18 +19,20 @@ def items(module: str, count: int) -> list[Any]:
     return [Item(Path(f"{module}.py"), number) for number in range(count)]
 
 
-def test_the_longest_modules_begin_first_in_both_halves_and_nothing_is_lost() -> None:
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_the_longest_modules_begin_first_in_each_share_and_nothing_is_lost(processes: int) -> None:
     given = [
         *items("test_a", 3),
+        *items(_LONGEST[2], 1),
         *items(_LONGEST[1], 2),
         *items("test_b", 8),
         *items(_LONGEST[0], 1),
-        *items("test_c", 2),
+        *items("test_c", 3),
     ]
-    shared = shared_out(given)
+    shared = shared_out(given, processes)
     assert sorted(shared) == sorted(given)
-    assert shared[0].path.stem == _LONGEST[0]
-    assert shared[len(given) // 2].path.stem == _LONGEST[1]
+    begins = range(0, len(given), len(given) // processes)
+    assert [shared[begin].path.stem for begin in begins] == list(_LONGEST[:processes])
     for path in {item.path for item in given}:
         assert [item for item in shared if item.path == path] == [item for item in given if item.path == path]
 
