@@ -20,7 +20,7 @@ demo: $(VENV)/demo
 
 ## test: lint, types, import contracts, definitions, and all tests; starts every server it needs
 test: check
-	$(BIN)/pytest --numprocesses 2 --dist worksteal
+	$(BIN)/pytest --numprocesses 3 --dist worksteal --durations 20 --durations-min 5
 
 ## test-fast: tests without a browser, a process of Dagster or a whole migration, for the inner loop
 test-fast: $(VENV)/dev

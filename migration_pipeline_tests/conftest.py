@@ -1,6 +1,7 @@
 """Servers for the tests, started by the first test that needs them; which tests are slow, and which begin first."""
 
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -38,6 +39,12 @@ def moto(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     server = MotoServer(tmp_path_factory.mktemp("moto") / "moto.log")
     yield server
     server.close()
+
+
+def pytest_configure() -> None:
+    """Take Ctrl-C even from `nohup make test &`, which has it ignored by every process below: tests send it to some."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 _SLOW_FOLDERS = {"scenarios", "soak", "deploy", "report", "uploads", "sandbox"}

@@ -4,6 +4,8 @@ Dagster 1.13 has no setting for that tick, which is 30 s. Somebody who waits for
 two ticks more: one that launches its runs, and one that sees that they have ended.
 """
 
+import signal
+
 from dagster._daemon import controller
 from dagster._daemon.cli import main
 
@@ -16,5 +18,8 @@ def shorten_ticks() -> None:
 
 
 if __name__ == "__main__":
+    # Under `nohup migration-pipeline migrate &` it is ignored, and Dagster would then ignore SIGTERM too; the command
+    # ends its daemon by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     shorten_ticks()
     main()

@@ -49,7 +49,10 @@ def test_a_server_ends_with_its_owner(how: signal.Signals, tmp_path: Path) -> No
         assert owner.stdout.readline() == "ready\n"
         pid = int((tmp_path / "pid").read_text(encoding="utf-8"))
         owner.send_signal(how)
-        owner.wait(SECONDS)
+        try:
+            owner.wait(SECONDS)
+        finally:
+            owner.kill()
     assert ended(pid)
 
 

@@ -14,7 +14,7 @@ from migration_pipeline_tests.scenarios.test_migration import SMALL, check_end, 
 
 @pytest.mark.timeout(600)
 def test_a_backfill_from_the_ui_whose_worker_is_killed(make_world: MakeWorld) -> None:
-    undisturbed, world = make_world(SMALL, profiles_per_range=20), make_world(SMALL, profiles_per_range=20)
+    undisturbed, world = make_world(SMALL, profiles_per_range=16), make_world(SMALL, profiles_per_range=16)
     before = independent.references(world.places)
     stamps = independent.stamps(world.places, world.of("untouched"))
     work(undisturbed)

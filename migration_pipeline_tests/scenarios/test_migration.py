@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from unittest.mock import patch
 
 import psycopg
@@ -19,7 +20,7 @@ from migration_pipeline.stores import copy_limits, open_stores
 from migration_pipeline_tests import independent
 from migration_pipeline_tests.scenarios.conftest import MakeWorld, World, flagged, ledger_text
 
-SMALL = AppSize(profiles=60, photos_per_profile=2, scale=0.01)
+SMALL = AppSize(profiles=48, photos_per_profile=1, scale=0.01)
 
 # One range after the other in one process, without Dagster: what a run worker does.
 WORKER = """
@@ -81,7 +82,7 @@ def neutral(world: World) -> str:
 
 
 def test_the_whole_migration_through_dagster(make_world: MakeWorld) -> None:
-    world = make_world(SMALL, profiles_per_range=20)
+    world = make_world(SMALL, profiles_per_range=16)
     before = independent.references(world.places)
     stamps = independent.stamps(world.places, world.of("untouched"))
     assert world.command("plan", "--apply").returncode == 0
@@ -117,10 +118,10 @@ def test_the_whole_migration_through_dagster(make_world: MakeWorld) -> None:
 
 
 def test_uuid_ids_in_ranges_of_seven(make_world: MakeWorld) -> None:
-    world = make_world(AppSize(profiles=60, photos_per_profile=2, scale=0.01, id_type="uuid"), profiles_per_range=7)
+    world = make_world(replace(SMALL, id_type="uuid"), profiles_per_range=7)
     before = independent.references(world.places)
     stamps = independent.stamps(world.places, world.of("untouched"))
-    assert len(work(world)) == 9
+    assert len(work(world)) == 7
     check_end(world, before, stamps)
     assert {copied for _, copied, _ in work(world)} == {"0"}
 
@@ -131,7 +132,7 @@ def test_a_killed_worker_leaves_nothing_that_the_next_cannot_finish(make_world: 
     stamps = independent.stamps(killed.places, killed.of("untouched"))
     work(undisturbed)
     kills = 0
-    for files in (40, 200, 400):
+    for files in (30, 100, 200):
         process = subprocess.Popen(
             [sys.executable, "-c", WORKER],
             env={**os.environ, **killed.environment, "MIGRATION_COPY__IN_FLIGHT": "4"},

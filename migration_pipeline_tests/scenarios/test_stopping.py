@@ -16,12 +16,13 @@ from migration_pipeline_tests.scenarios.test_migration import SMALL, check_end, 
 
 @pytest.mark.timeout(400)
 def test_a_stopped_migration_can_be_taken_up_again(make_world: MakeWorld) -> None:
-    world = make_world(SMALL, profiles_per_range=20)
+    world = make_world(SMALL, profiles_per_range=16)
     before = independent.references(world.places)
     stamps = independent.stamps(world.places, world.of("untouched"))
     assert world.command("plan", "--apply").returncode == 0
+    # In the background of a shell, which has Ctrl-C ignored: the daemon must end in order there, too.
     with subprocess.Popen(
-        [sys.executable, "-m", "migration_pipeline.cli", "migrate"],
+        ["sh", "-c", 'trap "" INT; exec "$0" "$@"', sys.executable, "-m", "migration_pipeline.cli", "migrate"],
         env={**os.environ, **world.environment, "MIGRATION_COPY__REQUESTS_PER_SECOND": "3"},
         cwd=world.folder,
         stdout=subprocess.PIPE,
@@ -36,6 +37,8 @@ def test_a_stopped_migration_can_be_taken_up_again(make_world: MakeWorld) -> Non
     assert "Traceback" not in said
     left_behind = [path for path in Path("/proc").glob("[0-9]*/environ") if str(world.folder) in environment(path)]
     assert left_behind == []
+    log = (world.folder / "dagster" / "daemon-of-migrate.log").read_text(encoding="utf-8")
+    assert log.count("Daemon threads shut down") == 1
     stopped_at = copied(world)
     assert world.command("migrate").returncode == 1  # for the bad files
     assert copied(world) > stopped_at

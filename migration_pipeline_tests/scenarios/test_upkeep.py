@@ -78,7 +78,7 @@ class Migrated:
 
 @pytest.fixture
 def migrated(make_world: MakeWorld) -> Iterator[Migrated]:
-    world = make_world(AppSize(profiles=60, photos_per_profile=1, scale=0.002, bad_files=False), profiles_per_range=20)
+    world = make_world(AppSize(profiles=30, photos_per_profile=1, scale=0.002, bad_files=False), profiles_per_range=10)
     made = Migrated(world)
     made.migrate()
     yield made
@@ -191,7 +191,7 @@ def test_only_what_was_written_since_the_last_sweep_is_looked_at(migrated: Migra
 
 
 def test_a_few_profiles_at_a_time_are_swept_until_all_were(migrated: Migrated) -> None:
-    looked_at = [migrated.command("sweep", MIGRATION_SWEEP__PROFILES_PER_SWEEP="20")[1]["profiles"] for _ in range(5)]
+    looked_at = [migrated.command("sweep", MIGRATION_SWEEP__PROFILES_PER_SWEEP="10")[1]["profiles"] for _ in range(5)]
     assert sum(looked_at[:3]) == len(alive(migrated))
     assert looked_at[3:] == [0, looked_at[0]]  # past the last one, and from the first one again
 
@@ -236,7 +236,7 @@ def test_newer_bytes_at_the_source_are_copied_and_newer_objects_left(migrated: M
 
 
 def test_copies_of_deleted_profiles_go_in_all_versions_and_shared_ones_stay(make_world: MakeWorld) -> None:
-    world = make_world(AppSize(profiles=60, photos_per_profile=1, scale=0.002, bad_files=False), profiles_per_range=20)
+    world = make_world(AppSize(profiles=30, photos_per_profile=1, scale=0.002, bad_files=False), profiles_per_range=10)
     made = Migrated(world)
     made.s3.put_bucket_versioning(Bucket=made.bucket, VersioningConfiguration={"Status": "Enabled"})
     made.migrate()

@@ -9,8 +9,8 @@ from migration_pipeline.sandbox import Sandbox
 from migration_pipeline_tests.soak.live import READ_TWICE, kill, workload
 from migration_pipeline_tests.soak.schedules import World, open_world
 
-KILLS = int(os.environ.get("SOAK_KILLS", "6"))
-EDITS = int(os.environ.get("SOAK_EDITS", "400"))
+KILLS = int(os.environ.get("SOAK_KILLS", "3"))
+EDITS = int(os.environ.get("SOAK_EDITS", "250"))
 
 
 @pytest.fixture
