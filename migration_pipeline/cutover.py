@@ -9,9 +9,10 @@ from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
 from migration_pipeline.adapters.ledger.status import is_done
 from migration_pipeline.core import cutover as gates
 from migration_pipeline.core.cutover import Examined, Facts, FullSweep, Hold, Phase, Rules, Written
+from migration_pipeline.core.decommission import Removal, close_what_was_begun
 from migration_pipeline.core.errors import Fatal
 from migration_pipeline.settings import Settings
-from migration_pipeline.stores import open_ledger
+from migration_pipeline.stores import open_ledger, open_removal, open_stores
 
 FULL_SWEEP, WRITE_PATH = "full sweep", "write path"
 """What the ledger keeps them under."""
@@ -106,12 +107,25 @@ def go_back(settings: Settings, phase: Phase, *, by: str, why: str) -> None:
     Raises:
         Fatal: it is no earlier one, blobs were removed already, or somebody else was faster.
     """
+    close_removals(settings)
     with closing(open_ledger(settings, create=True)) as ledger:
         facts = gather(settings, ledger)
         _refuse(phase, gates.back_holds(phase, facts))
         # Where uploads were switched long ago, they still are.
         moment = facts.switched_at if phase is Phase.UPLOADS_SWITCHED else None
         ledger.phases.enter(phase, present=facts.phase, by=by, why=why, switched_at=moment)
+
+
+def close_removals(settings: Settings) -> None:
+    """Find out how removals ended that a run was cut off at, so that only what is gone keeps anybody from going back.
+
+    Raises:
+        Fatal: the source refuses us.
+    """
+    with closing(open_ledger(settings, create=True)) as ledger:
+        if ledger.removal.begun():
+            with open_stores(settings) as stores:
+                close_what_was_begun(stores, Removal(ledger.removal, lambda: open_removal(settings)))
 
 
 def removal_holds(settings: Settings, ledger: PostgresLedger) -> Sequence[Hold]:

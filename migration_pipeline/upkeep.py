@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
+from itertools import chain
 
 from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
 from migration_pipeline.adapters.postgres.profiles import PostgresProfiles
@@ -16,13 +17,15 @@ from migration_pipeline.core.removal_ports import How
 from migration_pipeline.core.removal_report import Decommissioned
 from migration_pipeline.core.rollback import RolledBack, roll_back_range
 from migration_pipeline.core.sweep import Swept, sweep_files, sweep_profiles, sweep_unowned
-from migration_pipeline.cutover import FULL_SWEEP, removal_holds
+from migration_pipeline.cutover import FULL_SWEEP, close_removals, removal_holds
 from migration_pipeline.settings import Settings
 from migration_pipeline.stores import open_ledger, open_profiles, open_removal, open_stores
 
 _BATCH = 200
 _OVERLAP = timedelta(minutes=10)
 """A transaction that long may commit a time that a sweep has passed already."""
+DOCUMENTS = "documents"
+"""What sweeps call those of Firebase."""
 _SINCE, _AFTER = "swept until", "swept up to"
 
 
@@ -46,15 +49,28 @@ def sweep(settings: Settings, *, full: bool = False) -> Swept:
             sweep_files([item.key for item in ledger.ranges()], stores, swept)
             ledger.remember(FULL_SWEEP, {"began_at": began.isoformat(), **swept.counters()})
         elif settings.database.profiles.updated_at is not None:
-            since = ledger.remembered(_SINCE)
+            since, unseen = ledger.remembered(_SINCE), unseen_by_time(settings)
             if since is None:
                 swept = sweep_profiles(_all(profiles), stores)
             else:
-                swept = sweep_profiles(profiles.written_since(datetime.fromisoformat(since) - _OVERLAP), stores)
+                newer = profiles.written_since(datetime.fromisoformat(since) - _OVERLAP)
+                # What no time tells of is found as its profile's turn comes.
+                in_turn = _next(profiles, ledger, settings.sweep.profiles_per_sweep) if unseen else ()
+                swept = sweep_profiles(chain(newer, in_turn), stores)
+                swept.unseen = unseen
             ledger.remember(_SINCE, began.isoformat())
         else:
             swept = sweep_profiles(_next(profiles, ledger, settings.sweep.profiles_per_sweep), stores)
         return swept
+
+
+def unseen_by_time(settings: Settings) -> list[str]:
+    """What can be written without a time that tells of it, where sweeps go by `updated_at`; in words."""
+    database = settings.database
+    if database.profiles.updated_at is None:
+        return []
+    unseen = [f"rows of {item.table}, which has no updated_at" for item in database.related if not item.updated_at]
+    return [*unseen, DOCUMENTS] if settings.firebase.kind != "none" else unseen
 
 
 def _all(profiles: PostgresProfiles) -> Iterator[Sequence[Profile]]:
@@ -104,6 +120,7 @@ def roll_back(
     settings: Settings, range_key: str, *, by: str = "", why: str = "", without_queries: bool = False
 ) -> RolledBack:
     """Re-point a range's references to the source, and record the act."""
+    close_removals(settings)
     with open_stores(settings) as stores:
         done = roll_back_range(range_key, stores, without_queries=without_queries)
     with closing(open_ledger(settings)) as ledger:

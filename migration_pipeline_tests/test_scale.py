@@ -24,7 +24,7 @@ def test_a_ledger_made_in_place_is_as_a_migration_leaves_it(sandbox: Sandbox) ->
             wishes = shape.wishes(ordinal)
             with ledger.hold(shape.range(ordinal).key, run=False) as (bounds, held):
                 # Discovery of the very same files adds none: identities, profiles and spellings are the product's.
-                assert held.want(wishes) == len(held.known()) == shape.files
+                assert held.want(wishes).files == len(held.known()) == shape.files
                 assert [bounds.after or 0, bounds.last] == [(ordinal - 1) * 100, ordinal * 100]
                 spelled = {(id_, file): said.url for id_, of in held.spellings().items() for file, said in of.items()}
                 assert spelled == {(wish.profile_id, wish.file): wish.spelling for wish in wishes}

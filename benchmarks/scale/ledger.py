@@ -184,7 +184,7 @@ def _plans(ledger: PostgresLedger, url: str, bounds: ProfileRange) -> dict[str, 
         ledger.hold(bounds.key) as (_, held),
         psycopg.connect(url, autocommit=True, cursor_factory=_Told) as connection,
     ):
-        reader = PostgresRangeLedger(connection, SCHEMA, bounds, held.fence.epoch, connection)
+        reader = PostgresRangeLedger(connection, SCHEMA, bounds, held.fence.epoch, connection, lambda _: set())
         for name in ("unfinished", "known", "spellings", "profiles_with_files"):
             getattr(reader, name)()
             told[name] = _Told.asked[-1]

@@ -25,6 +25,7 @@ def sweep(full: bool, json_: bool) -> None:  # noqa: FBT001 - click's form
         print_json({
             "profiles": swept.looked_at, "late": swept.late, "files": swept.files, "newer": swept.outdated,
             "ranges": sorted(swept.ranges), "busy": swept.busy, "unplanned": swept.unplanned, "unowned": swept.unowned,
+            "unseen": list(swept.unseen),
         })  # fmt: skip
     else:
         click.echo(f"{swept.looked_at} profiles looked at, {swept.late} hold a reference to the source again.")
@@ -42,6 +43,11 @@ def sweep(full: bool, json_: bool) -> None:  # noqa: FBT001 - click's form
         if swept.refused:
             click.echo(
                 f"The database refuses to have the flag of {swept.refused} of them cleared; look at its triggers."
+            )
+        if swept.unseen:
+            click.echo(
+                f"No time tells of changes to {' and '.join(swept.unseen)}: these are found as each profile's turn "
+                "comes, and by sweep --full."
             )
         if swept.ranges:
             click.echo(f"To run again: migration-pipeline migrate {' '.join(sorted(swept.ranges))}")
@@ -72,14 +78,18 @@ def erase(apply_: bool, json_: bool) -> None:  # noqa: FBT001 - click's form
     if json_:
         print_json({
             "files": done.files, "objects": done.objects, "spared": done.spared, "unproven": done.unproven,
-            "busy": done.busy,
+            "refused": done.refused, "lost": done.lost, "busy": done.busy,
         })  # fmt: skip
     else:
         click.echo(f"{done.files} copies removed ({done.objects} objects or versions); the ledger keeps the record.")
         click.echo(f"{done.spared} spared: somebody refers to them after all.")
         for name in done.unproven:
             click.echo(f"left, for nobody can say whose it is: {short(name)}")
-    if done.unproven or done.busy:
+        for refusal in done.refused:
+            click.echo(f"left, for S3 refuses to remove it: {refusal}")
+        for loss in done.lost:
+            click.echo(f"somebody came to refer to it while it was removed, and it cannot be copied again: {loss}")
+    if done.unproven or done.refused or done.lost or done.busy:
         sys.exit(LEFT)
 
 

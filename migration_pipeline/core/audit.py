@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from migration_pipeline.core.each import ask_each
+from migration_pipeline.core.each import Refused, ask_one_by_one, make_sure
 from migration_pipeline.core.findings import ACCEPTED, Facts, Finding, classify
 from migration_pipeline.core.migrate import Stores
 from migration_pipeline.core.model import KnownFile, Profile, ProfileId, SourceFile
@@ -19,6 +19,8 @@ _MAX_EXAMPLES = 20
 WAIVED = "waived"
 """What audits call those waiting references whose file an operator waived."""
 
+K = TypeVar("K")
+T = TypeVar("T")
 Known = Mapping[SourceFile, KnownFile]
 
 
@@ -139,8 +141,9 @@ def _findings(items: Sequence[_Item], known: Known, stores: Stores, *, read: boo
 
     async def ask() -> tuple[dict[str, ObjectFacts | None], dict[SourceFile, str | None]]:
         async with stores.open_byte_stores() as (source, target):
-            objects = await ask_each(keys, lambda key: target.describe(key, read=read), at_once=_AT_ONCE)
-            return objects, await ask_each(files, source.etag, at_once=_AT_ONCE)
+            await make_sure(source, target)
+            objects = await ask_one_by_one(keys, lambda key: target.describe(key, read=read), at_once=_AT_ONCE)
+            return _there(objects), _there(await ask_one_by_one(files, source.etag, at_once=_AT_ONCE))
 
     objects, blobs = stores.run(ask()) if keys or files else ({}, {})
 
@@ -167,6 +170,11 @@ def _findings(items: Sequence[_Item], known: Known, stores: Stores, *, read: boo
     return [(item, classify(facts(item))) for item in items]
 
 
+def _there(answers: Mapping[K, T | Refused | None]) -> dict[K, T | None]:
+    """What a store refuses to speak of, it gives to nobody."""
+    return {name: None if isinstance(answer, Refused) else answer for name, answer in answers.items()}
+
+
 def _gone(items: Sequence[_Item], stores: Stores) -> set[tuple[ProfileId, Reference]]:
     ids = sorted({item.profile_id for item in items}, key=str)
     again = [profile for profile in stores.profiles.find(ids) if not profile.deleted] if ids else []
@@ -175,17 +183,19 @@ def _gone(items: Sequence[_Item], stores: Stores) -> set[tuple[ProfileId, Refere
 
 
 def _look_for_orphans(known: Known, held: set[str], ledger: RangeLedger, stores: Stores, audited: Audited) -> None:
-    """Copies that no profile refers to, and that are still there."""
-    unheld = {
-        file for file, state in known.items() if state.verified and stores.urls.unchecked_key_of(file) not in held
-    }
+    """Copies that no profile refers to, and that are still there, whether or not a run noted that it made them."""
+    verified = {file for file, state in known.items() if state.verified} | ledger.archived()
+    unheld = {file for file in verified if stores.urls.unchecked_key_of(file) not in held}
     unheld -= ledger.held_elsewhere(unheld)
-    keys = {stores.urls.unchecked_key_of(file): file for file in unheld}
+    unsure = ledger.unsure()
+    keys = {stores.urls.unchecked_key_of(file): file for file in unheld | unsure.keys()}
 
     async def ask() -> dict[str, ObjectFacts | None]:
         async with stores.open_byte_stores() as (_, target):
-            return await ask_each(keys, target.describe, at_once=_AT_ONCE)
+            return _there(await ask_one_by_one(keys, target.describe, at_once=_AT_ONCE))
 
     for key, found in stores.run(ask()).items() if keys else ():
-        if found is not None:
+        # What was there before the file was wanted is somebody else's.
+        since = unsure.get(keys[key])
+        if found is not None and (since is None or (found.made_at or since) >= since.replace(microsecond=0)):
             audited.add(Finding.ORPHAN_COPY, Example(None, str(keys[key])))

@@ -1,6 +1,6 @@
 """The flag, set last: only for profiles whose two sites, read afresh, hold no source URL."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from migration_pipeline.core.control import Wait, go_on
@@ -16,6 +16,7 @@ NOT_REWRITTEN = (
     "its file is copied, but the reference came back, its row was locked or its document edited all along, "
     "or Firestore refused the document (the new URLs make it larger than 1 MiB)"
 )
+NOT_RENEWED = "an earlier run copied its file, and the copy was not looked at again since this one began"
 ASKS = "a reference has a query string or a fragment that may mean something"
 NOT_UNDERSTOOD = "a value names the source and is not understood (embedded or unparsable)"
 REASONS: Mapping[str, str] = {
@@ -61,7 +62,7 @@ class Confirmed:
     @property
     def overtaken(self) -> bool:
         """Whether some profile waits only because its user was faster than the run."""
-        return any(item.reason in (NEW_REFERENCE, NOT_REWRITTEN) for item in self.waiting)
+        return any(item.reason in (NEW_REFERENCE, NOT_REWRITTEN, NOT_RENEWED) for item in self.waiting)
 
 
 @dataclass(slots=True)
@@ -92,9 +93,12 @@ class _Seen:
 class Judge:
     """Says of texts whether they keep a profile from being migrated."""
 
-    def __init__(self, known: Mapping[SourceFile, KnownFile], urls: UrlRules) -> None:
+    def __init__(
+        self, known: Mapping[SourceFile, KnownFile], urls: UrlRules, archived: Collection[SourceFile] = ()
+    ) -> None:
+        """Judge by what the ledger knows of files; of those whose rows were archived, that their copies are ours."""
         self._known, self._urls = known, urls
-        self._by_key = {urls.unchecked_key_of(file): file for file in known}
+        self._by_key = {urls.unchecked_key_of(file): file for file in (*archived, *known)}
 
     def unmoved(self, text: Text) -> bool:
         """Whether a profile that holds this text is not migrated."""
@@ -130,8 +134,10 @@ class Judge:
         if file is None:
             seen.uploaded += 1
             return
-        state = self._known[file]
         seen.target.append(file)
+        state = self._known.get(file)
+        if state is None:
+            return
         seen.unproven += not state.verified
         if state.outdated and not state.waived:
             seen.outdated = file
@@ -142,7 +148,7 @@ class Judge:
         if state is None:
             return NEW_REFERENCE
         if state.verified:
-            return NOT_REWRITTEN
+            return NOT_RENEWED if state.aged else NOT_REWRITTEN
         if state.outcome is None:
             return "the source has newer bytes than its copy" if state.outdated else "its file was not tried yet"
         return state.outcome.value
@@ -162,7 +168,7 @@ def confirm(
 
     `wait` is called after each batch. `refused` says why the database refused to have rows of profiles rewritten.
     """
-    confirmed, judge = Confirmed(), Judge(ledger.known(), urls)
+    confirmed, judge = Confirmed(), Judge(ledger.known(), urls, ledger.archived())
     held, had_files = set[SourceFile](), set(ledger.profiles_with_files())
     gone = set(had_files)
     for batch in profiles.read(bounds):

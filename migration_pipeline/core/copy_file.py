@@ -101,10 +101,16 @@ class Copier:
     async def copy(self, wanted: WantedFile) -> CopyResult:
         """Copy one file, trying again after passing errors; only `Fatal` errors leave this function."""
         began, tries = time.monotonic(), self._tries()
+        renewed: bool | None = None
         while True:
             tries.made += 1
             try:
-                result = await self._once(wanted)
+                if (seen := await self._seen_again(wanted)) is not None:
+                    result, renewed = seen, True
+                else:
+                    if wanted.proven is not None:
+                        wanted, renewed = replace(wanted, proven=None), False
+                    result = await self._once(wanted)
             except Permanent as error:
                 result = CopyResult(wanted.file, error.outcome, message=error.message)
             except Transient as error:
@@ -115,7 +121,24 @@ class Copier:
             if result.outcome in _MAY_HEAL and tries.another():
                 await self.sleep(pause(tries.made, None))
                 continue
-            return replace(result, attempts=tries.made, seconds=time.monotonic() - began)
+            return replace(result, attempts=tries.made, seconds=time.monotonic() - began, renewed=renewed)
+
+    async def _seen_again(self, wanted: WantedFile) -> CopyResult | None:
+        """The copy that an earlier run proved, if it is as it was: somebody may have removed or replaced it since."""
+        proven = wanted.proven
+        there = await self._describe(self.urls.key_of(wanted.file)) if proven is not None else None
+        if proven is None or there is None or there.archived or not proven.is_of(there.size, there.md5, there.etag):
+            return None
+        return CopyResult(
+            wanted.file,
+            Outcome.ALREADY_THERE,
+            proven.size,
+            proven.md5,
+            there.etag,
+            source_etag=proven.source_etag,
+            version=there.version,
+            made_at=there.made_at,
+        )
 
     async def _once(self, wanted: WantedFile) -> CopyResult:
         key = self.urls.key_of(wanted.file)
@@ -212,6 +235,8 @@ class Copier:
         if there is None:
             raise Transient("an object under the key vanished while it was compared")
         if (there.size, there.md5) == (size, md5):
+            if there.archived:
+                raise Permanent(Outcome.TARGET_ARCHIVED, "S3 holds it in a class from which nobody reads it at once")
             found = there.version, there.made_at
             return CopyResult(file, Outcome.ALREADY_THERE, size, md5, there.etag, version=found[0], made_at=found[1])
         held = f" with MD5 {there.md5.hex()}" if there.md5 else ""

@@ -11,6 +11,7 @@ re-points it: the copy is in S3, and the ledger knows.
 
 import asyncio
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -110,6 +111,25 @@ def decommission(  # noqa: PLR0913 - all but three by name
         removal.ledger.note(who=who, why=why, details=details)
         _close_what_was_begun(run)
         _each_range(range_keys, run, say)
+    return run.done
+
+
+def close_what_was_begun(stores: Stores, removal: Removal) -> Decommissioned:
+    """Find out how removals ended that a run was cut off at: what is still in the source was never removed.
+
+    Where somebody removes blobs at this moment, or rolls ranges back, it is left to the next.
+
+    Raises:
+        Fatal: the source refuses us.
+        Transient: the source did not answer, however often it was asked.
+    """
+    run = _Run(stores, removal, Rules(), Decommissioned(How.DELETE, applied=False), "")
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(removal.ledger.alone())
+        except Fatal:
+            return run.done
+        _close_what_was_begun(run)
     return run.done
 
 

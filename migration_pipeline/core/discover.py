@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from migration_pipeline.core.control import Wait, go_on
-from migration_pipeline.core.model import Places, Profile, ProfileId, ProfileRange, SourceFile, Wish
+from migration_pipeline.core.model import Places, Profile, ProfileId, ProfileRange, SourceFile, WantedFile, Wish
 from migration_pipeline.core.ports import DocumentStore, ProfileStore, RangeLedger
 from migration_pipeline.core.reading import Found, example, odd, read, spelled
 from migration_pipeline.core.texts import Text
@@ -33,6 +33,7 @@ class Discovered:
         examples: of all these but plain references, by kind, without query strings.
         drifted: profiles of which Firebase names a file that the database does not. The other direction is how most
             apps are meant to be: tables whose URLs are in no document.
+        aged: of the files, those to be looked at in S3 again before they are relied on.
     """
 
     profiles: int = 0
@@ -48,6 +49,7 @@ class Discovered:
     drifted: int = 0
     examples: dict[str, list[str]] = field(default_factory=dict)
     drifted_examples: list[ProfileId] = field(default_factory=list)
+    aged: Sequence[WantedFile] = ()
 
     def count(self, profile_id: ProfileId, text: Text, reference: Reference) -> None:
         """One reference more."""
@@ -81,7 +83,8 @@ def discover(
 ) -> Discovered:
     """Read both sites of a range and note the wanted files in the ledger; `wait` is called after each batch."""
     found = Discovered()
-    found.files = ledger.want(_wanted(profiles.read(bounds), documents, urls, found, wait))
+    needed = ledger.want(_wanted(profiles.read(bounds), documents, urls, found, wait))
+    found.files, found.aged = needed.files, needed.aged
     return found
 
 

@@ -3,6 +3,10 @@
 A copy goes only if it is ours, no row refers to it (a soft-deleted profile may come back, so its references count), no
 document of a profile that ever needed it does, and nobody has come to need the file again; and only some time after the
 last reference went, for an old client may still write back what it read before.
+
+It is marked first, so that no run relies on it any more, and the mark stays until all tables were searched once more:
+what somebody came to refer to while it went is copied again. Cut off anywhere, the mark is left. The next erasing
+comes by there and goes on; and a run whose profile needs the file again takes the mark away, and looks at the copy.
 """
 
 import hashlib
@@ -12,11 +16,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from migration_pipeline.core.each import ask_each
+from migration_pipeline.core.copy_file import Copier
+from migration_pipeline.core.each import Refused, ask_each, ask_one_by_one
 from migration_pipeline.core.errors import Permanent, RangeBusy
 from migration_pipeline.core.large_file import PART_BYTES
 from migration_pipeline.core.migrate import Stores
-from migration_pipeline.core.model import Profile, ProfileId, SourceFile
+from migration_pipeline.core.model import CopyResult, Outcome, Profile, ProfileId, SourceFile, WantedFile
 from migration_pipeline.core.ports import Dropped, Erased, SourceStore, TargetStore
 from migration_pipeline.core.reading import named, named_in_target
 from migration_pipeline.core.rewrite import batches
@@ -24,7 +29,8 @@ from migration_pipeline.core.seeing import Names
 from migration_pipeline.core.source_references import names_of
 
 _AT_ONCE = 16
-_NEEDLES = 500  # names that one search of a table looks for
+_NEEDLES = 500
+"""Names that one search of a table looks for, and so files that are erased between two searches."""
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]+")
 """Characters that stand for themselves in a URL: RFC 3986, section 2.3."""
 
@@ -38,6 +44,8 @@ class Erasure:
         objects: objects, or versions of one, removed for them.
         spared: copies that somebody refers to after all.
         unproven: files whose key in S3 holds something of which nobody can say whose it is; left there.
+        refused: files whose copy S3 refuses to remove, and why; left there.
+        lost: files whose copy is gone though somebody refers to it, and that cannot be copied again, and why.
         busy: ranges passed over, for a run is at work there.
     """
 
@@ -45,6 +53,8 @@ class Erasure:
     objects: int = 0
     spared: int = 0
     unproven: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
     busy: list[str] = field(default_factory=list)
 
 
@@ -54,12 +64,23 @@ def erase(stores: Stores, *, seconds: float) -> Erasure:
     Args:
         stores: everything to talk to.
         seconds: since the last reference went.
+
+    Raises:
+        Transient: a store did not answer, however often it was asked; what was begun is finished by the next erasing.
+        Fatal: a whole store refuses us.
     """
-    done, dropped = Erasure(), stores.ledger.dropped(seconds=seconds)
-    # All tables are searched once, for all of them, before any range is held. What a run of ours re-points after that,
+    done = Erasure()
+    dropped = stores.ledger.dropped(seconds=seconds)
+    for start in range(0, len(dropped), _NEEDLES):
+        _erase(dropped[start : start + _NEEDLES], stores, done)
+    return done
+
+
+def _erase(dropped: Sequence[Dropped], stores: Stores, done: Erasure) -> None:
+    # All tables are searched once, for all of these, before any range is held. What a run of ours re-points after that,
     # its range has come to want again, and begin_erasing leaves it out.
-    files = {item.file for item in dropped}
-    named = referred_to(files, stores) | _named_in_documents(files, stores)
+    items = {item.file: item for item in dropped}
+    named, held, gone = _named(items, stores), set[SourceFile](), dict[SourceFile, int]()
     for ranges, group in groupby(dropped, key=lambda item: tuple(item.ranges)):
         with ExitStack() as stack:
             try:
@@ -69,37 +90,60 @@ def erase(stores: Stores, *, seconds: float) -> Erasure:
             except RangeBusy as busy:
                 done.busy.append(busy.range_key)
                 continue
-            _erase(list(group), named, stores, done)
-    return done
+            spared, removed = _erase_group(list(group), named, stores, done)
+            held |= spared
+            gone |= removed
+    # Crash window: copies are gone, and all of them are marked still.
+    late = _named(gone, stores)
+    _bring_back(held | late, stores, done)
+    forgotten = [(items[file], count) for file, count in gone.items() if file not in late]
+    stores.ledger.erased([Erased(i, stores.urls.unchecked_key_of(i.file), count) for i, count in forgotten])
+    done.spared += len(held | late)
+    done.files += sum(bool(count) for _, count in forgotten)
+    done.objects += sum(gone.values())
 
 
-def _erase(dropped: Sequence[Dropped], named: set[SourceFile], stores: Stores, done: Erasure) -> None:
+def _named(files: Collection[SourceFile], stores: Stores) -> set[SourceFile]:
+    return referred_to(files, stores) | _named_in_documents(files, stores)
+
+
+def _erase_group(
+    dropped: Sequence[Dropped], named: set[SourceFile], stores: Stores, done: Erasure
+) -> tuple[set[SourceFile], dict[SourceFile, int]]:
+    """Those to which somebody refers, and how many objects were removed of each other one."""
     begun = set(stores.ledger.begin_erasing([item.file for item in dropped]))
     held = begun & (named | still_held(begun, [id_ for item in dropped for id_ in item.profiles], stores))
-    stores.ledger.spare(sorted(held))
-    to_go = [item for item in dropped if item.file in begun - held]
-    done.spared += len(held)
-    items = {item.file: item for item in to_go}
+    # Asked while the ranges are held: whoever takes the mark away does so only where none of them is.
+    to_go = set(stores.ledger.still_erasing(sorted(begun - held)))
+    items = {item.file: item for item in dropped if item.file in to_go}
 
-    async def remove() -> dict[SourceFile, int | None]:
+    async def remove() -> dict[SourceFile, int | Refused | None]:
         async with stores.open_byte_stores() as (source, target):
 
             async def one(file: SourceFile) -> int | None:
-                item, key = items[file], stores.urls.key_of(file)
-                if item.etag is None:
-                    return await _erase_unsure(item, key, source, target)
-                return await target.erase(key, item.etag, item.versions)
+                return await _remove(items[file], stores, source, target)
 
-            return await ask_each(items, one, at_once=_AT_ONCE)
+            return await ask_one_by_one(items, one, at_once=_AT_ONCE)
 
-    removed = stores.run(remove()) if items else {}
-    # Cut off before this, the copies are marked, nobody relies on them, and the next erasing comes by here again.
-    gone = {file: count for file, count in removed.items() if count is not None}
-    stores.ledger.erased([Erased(items[f], stores.urls.unchecked_key_of(f), count) for f, count in gone.items()])
-    stores.ledger.spare(sorted(removed.keys() - gone.keys()))
-    done.files += sum(bool(count) for count in removed.values())
-    done.objects += sum(count or 0 for count in removed.values())
-    done.unproven += [str(file) for file, count in removed.items() if count is None]
+    answers = stores.run(remove()) if items else {}
+    gone = {file: answer for file, answer in answers.items() if isinstance(answer, int)}
+    stores.ledger.spare(sorted(answers.keys() - gone.keys()))
+    done.unproven += [str(file) for file, answer in answers.items() if answer is None]
+    done.refused += [f"{file}: {answer.why}" for file, answer in answers.items() if isinstance(answer, Refused)]
+    return held, gone
+
+
+async def _remove(item: Dropped, stores: Stores, source: SourceStore, target: TargetStore) -> int | None:
+    try:
+        key = stores.urls.key_of(item.file)
+    except Permanent:  # too long for S3, so that nothing is there
+        return 0
+    if item.etag is not None:
+        return await target.erase(key, item.etag, item.versions)
+    # Of a copy that was found to be another one since, versions of ours may lie below it.
+    below = await target.erase(key, "", item.versions) if item.versions else 0
+    unsure = await _erase_unsure(item, key, source, target)
+    return None if unsure is None else below + unsure
 
 
 async def _erase_unsure(item: Dropped, key: str, source: SourceStore, target: TargetStore) -> int | None:
@@ -111,7 +155,7 @@ async def _erase_unsure(item: Dropped, key: str, source: SourceStore, target: Ta
     there = await target.describe(key, read=True)
     if there is None or there.made_at is None or there.made_at < item.noted_at.replace(microsecond=0):
         return 0  # nothing, or somebody else's from before
-    if there.md5 != await _md5_at_source(item.file, source, there.size):
+    if there.md5 is None or there.md5 != await _md5_at_source(item.file, source, there.size):
         return None
     return await target.erase(key, there.etag, [there.version] if there.version else [])
 
@@ -127,6 +171,27 @@ async def _md5_at_source(file: SourceFile, source: SourceStore, size: int) -> by
     if blob.size != size:
         return None
     return hashlib.md5(blob.body, usedforsecurity=False).digest() if blob.body is not None else blob.md5
+
+
+def _bring_back(files: Collection[SourceFile], stores: Stores, done: Erasure) -> None:
+    """Have copies that somebody refers to relied on again; one that is gone is made anew."""
+    known = stores.ledger.find(sorted(files)) if files else {}
+    # Of a file that was never copied, as far as anybody knows, nothing was there to be referred to.
+    wanted = {file: WantedFile(file, proven=state.evidence) for file, state in known.items() if state.evidence}
+
+    async def copy() -> dict[SourceFile, CopyResult]:
+        async with stores.open_byte_stores() as (source, target):
+            copier = Copier(source, target, stores.urls)
+            return await ask_each(wanted, lambda file: copier.copy(wanted[file]), at_once=_AT_ONCE)
+
+    results = stores.run(copy()) if wanted else {}
+    stores.ledger.brought_back(list(results.values()))
+    stores.ledger.spare(sorted(set(files) - results.keys()))
+    done.lost += [
+        f"{file}: {result.message}"
+        for file, result in results.items()
+        if result.renewed is False and not result.outcome.verified and result.outcome is not Outcome.TARGET_CONFLICT
+    ]
 
 
 def referred_to(files: Collection[SourceFile], stores: Stores) -> set[SourceFile]:
@@ -177,5 +242,8 @@ def _gone(id_: ProfileId) -> Profile:
 
 
 def needle(file: SourceFile) -> str:
-    """A part of every spelling of the file's URL, the longest: what needs no escape in a URL."""
+    """A part of every spelling of the file's URL, the longest: what needs no escape in a URL.
+
+    Where an app escapes one of these characters all the same, the database looks for that beside it (`seeing.HIDDEN`).
+    """
     return max(_UNRESERVED.findall(file.blob), key=len, default="")

@@ -100,19 +100,11 @@ def _at_source(facts: Facts) -> Finding:
 
 
 def _at_target(facts: Facts) -> Finding:
-    if facts.found is None:
+    if facts.found is None or facts.found.archived:
         return Finding.DANGLING
-    if facts.evidence is not None and not _matches(facts.found, facts.evidence):
+    found = facts.found
+    if facts.evidence is not None and not facts.evidence.is_of(found.size, found.md5, found.etag):
         return Finding.CORRUPT
     if facts.source_changed:
         return Finding.STALE
     return Finding.DRIFTED if facts.only_in_firebase else Finding.SOUND
-
-
-def _matches(found: ObjectFacts, evidence: Evidence) -> bool:
-    """Whether the object is the one that was proven: by digest where the store says one, else by ETag."""
-    if found.size != evidence.size:
-        return False
-    if found.md5 is not None and evidence.md5 is not None:
-        return found.md5 == evidence.md5
-    return found.etag == evidence.etag

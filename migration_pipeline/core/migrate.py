@@ -170,7 +170,7 @@ def _one_pass(
     say(f"discovered {found.files} files of {found.with_files} profiles")
 
     with _stage(report, "transfer", listener):
-        report.transferred = report.transferred.plus(_transfer(stores, ledger, limits, listener))
+        report.transferred = report.transferred.plus(_transfer(found, stores, ledger, limits, listener))
     say(f"copied {report.transferred.copied} files, {report.transferred.failed} failed")
 
     # Crash window: files are in S3 and no reference points there. All still lead to the source, which is untouched.
@@ -195,8 +195,10 @@ def _one_pass(
     say(f"{report.confirmed.migrated} profiles migrated, {len(report.confirmed.waiting)} waiting")
 
 
-def _transfer(stores: Stores, ledger: RangeLedger, limits: CopyLimits, listener: Listener) -> Transferred:
-    wanted = ledger.unfinished()
+def _transfer(
+    found: Discovered, stores: Stores, ledger: RangeLedger, limits: CopyLimits, listener: Listener
+) -> Transferred:
+    wanted = [*ledger.unfinished(), *found.aged]
     if not wanted:
         return Transferred()
     listener.wait()

@@ -55,6 +55,7 @@ class Outcome(StrEnum):
     DIGEST_MISMATCH = "digest_mismatch"
     TARGET_CONFLICT = "target_conflict"
     TARGET_REFUSED = "target_refused"
+    TARGET_ARCHIVED = "target_archived"
     TOO_LONG_KEY = "too_long_key"
     GAVE_UP = "gave_up"
 
@@ -74,6 +75,7 @@ REMEDIES: Mapping[Outcome, str] = {
     Outcome.DIGEST_MISMATCH: "The bytes are not those of the Content-MD5; repair the blob, run the range again.",
     Outcome.TARGET_CONFLICT: "S3 holds other bytes under this key, not ours to replace; move them, run it again.",
     Outcome.TARGET_REFUSED: "Look at the message: the target refuses this one key or its headers.",
+    Outcome.TARGET_ARCHIVED: "S3 holds it in an archive class; copy it to one that is read at once, then try it again.",
     Outcome.TOO_LONG_KEY: "S3 keys end at 1,024 bytes; shorten target.prefix or key_template, or rename the blob.",
     Outcome.GAVE_UP: "All attempts met passing errors; look at the store, then run the range again.",
 }
@@ -99,11 +101,25 @@ class WantedFile:
     Attributes:
         attempts: tries in earlier runs.
         replaces: the ETag of our own copy of older bytes, where the source was written after it was copied.
+        proven: what an earlier run proved of its copy. That is looked at again, and made anew if it is not as it was.
     """
 
     file: SourceFile
     attempts: int = 0
     replaces: str | None = None
+    proven: "Evidence | None" = None
+
+
+class Needed(NamedTuple):
+    """What a range's profiles need now.
+
+    Attributes:
+        files: how many different ones.
+        aged: those of them whose copies an earlier run proved, and that nobody has looked at since this one began.
+    """
+
+    files: int
+    aged: Sequence[WantedFile] = ()
 
 
 Places = Sequence[tuple[str, Sequence[str]]]
@@ -150,6 +166,8 @@ class CopyResult:
         source_etag: of the version of the blob that was read.
         version: of the S3 object, on a bucket with versioning.
         made_at: when the S3 object was made, by S3's clock; `None` where S3 was not asked, for it was made now.
+        renewed: of a copy that an earlier run proved: whether it is as it was. Where it is not, what is said here takes
+            the place of that proof. `None` where there was no such copy, or it could not be looked at.
     """
 
     file: SourceFile
@@ -164,6 +182,7 @@ class CopyResult:
     source_etag: str | None = None
     version: str | None = None
     made_at: datetime | None = None
+    renewed: bool | None = None
 
 
 class KnownFile(NamedTuple):
@@ -174,12 +193,14 @@ class KnownFile(NamedTuple):
         waived: an operator let its profiles go on without it.
         outdated: what references point at in S3 was verified once, and has older bytes than the source by now.
         evidence: of the copy, where there is one.
+        aged: nobody has looked at the copy since the range's newest run began, so that none is re-pointed to it.
     """
 
     outcome: Outcome | None
     waived: bool
     outdated: bool = False
     evidence: "Evidence | None" = None
+    aged: bool = False
 
     @property
     def verified(self) -> bool:
@@ -201,6 +222,14 @@ class Evidence(NamedTuple):
     md5: bytes | None
     etag: str | None
     source_etag: str | None
+
+    def is_of(self, size: int, md5: bytes | None, etag: str) -> bool:
+        """Whether it was an object like this that was proven: by digest where the store says one, else by ETag."""
+        if size != self.size:
+            return False
+        if md5 is not None and self.md5 is not None:
+            return md5 == self.md5
+        return etag == self.etag
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from migration_pipeline.core.model import (
     FileHeaders,
     Flagged,
     KnownFile,
+    Needed,
     Profile,
     ProfileId,
     ProfileRange,
@@ -100,6 +101,7 @@ class ObjectFacts(NamedTuple):
         etag: as references will see it.
         version: names the object on a bucket with versioning.
         made_at: when it was written, by the store's clock, in whole seconds.
+        archived: it is in a class, other than the one that is asked for, from which nobody reads it at once.
     """
 
     size: int
@@ -107,6 +109,7 @@ class ObjectFacts(NamedTuple):
     etag: str
     version: str | None = None
     made_at: datetime | None = None
+    archived: bool = False
 
 
 class Receipt(NamedTuple):
@@ -241,10 +244,11 @@ class RangeLedger(Protocol):
     def trip(self) -> str:
         """Pause the migration, for too many files fail; return why, in words."""
 
-    def want(self, wanted: Iterable[Wish]) -> int:
-        """Note the files that the range's profiles need now; return how many different files these are.
+    def want(self, wanted: Iterable[Wish]) -> Needed:
+        """Note the files that the range's profiles need now.
 
-        Unfinished files that nobody in the range needs any more are forgotten; evidence of copies stays.
+        Unfinished files that nobody in the range needs any more are forgotten; evidence of copies stays. What an
+        erasing was cut off at may be relied on again, once somebody has looked at it.
         """
 
     def unfinished(self) -> Sequence[WantedFile]:
@@ -254,7 +258,7 @@ class RangeLedger(Protocol):
         """
 
     def record(self, results: Sequence[CopyResult]) -> None:
-        """Keep outcomes and evidence; a verified file stays verified whatever comes later."""
+        """Keep outcomes and evidence; a verified file stays verified, unless its copy was not as it was proven."""
 
     def known(self) -> Mapping[SourceFile, KnownFile]:
         """Every file of the range."""
@@ -265,14 +269,29 @@ class RangeLedger(Protocol):
     def spellings(self) -> Mapping[ProfileId, Mapping[SourceFile, Spelling]]:
         """How the range's profiles spelled their references before they were re-pointed."""
 
+    def unsure(self) -> Mapping[SourceFile, datetime]:
+        """Files that nobody needs any more, and that may have been copied without anybody noting it.
+
+        Each with when it was first seen to be needed: what is older under its key is somebody else's.
+        """
+
+    def archived(self) -> set[SourceFile]:
+        """Files with copies of ours whose rows were archived, since their blobs are gone from the source."""
+
     def note_held(self, held: Collection[SourceFile]) -> int:
-        """Note which files the range's profiles hold now; return how many of the others it once needed."""
+        """Note which files the range's profiles hold now; return how many of the others it once needed.
+
+        What was archived is noted again where nobody holds it.
+        """
 
     def held_elsewhere(self, files: Collection[SourceFile]) -> set[SourceFile]:
         """Those of the files that some other range's profiles held when it was last confirmed."""
 
-    def outdate(self, files: Sequence[SourceFile]) -> None:
-        """Have these copied again: the source has newer bytes. Copies not proven ours end as target_conflict."""
+    def outdate(self, files: Sequence[SourceFile], why: str) -> Sequence[str]:
+        """Have these copied again: the source has newer bytes. Copies not proven ours end as target_conflict.
+
+        Every range whose profiles need one is asked to run again, in the same transaction; return which these are.
+        """
 
     def begin_rollback(self) -> None:
         """The range is on its way back: no run migrates it again before somebody names it."""
@@ -326,6 +345,12 @@ class Ledger(Protocol):
     def done(self) -> set[str]:
         """Keys of ranges that are done: nobody waits, nothing came late, and no run is at work."""
 
+    def waiting(self) -> set[str]:
+        """Keys of ranges whose newest run ended and left profiles waiting, and that no run is asked for."""
+
+    def noted(self, profiles: Mapping[ProfileId, str]) -> Mapping[ProfileId, set[SourceFile]]:
+        """Which files the ledger has noted for these profiles, each in the range that is named with it."""
+
     def request(self, range_keys: Sequence[str], why: str) -> None:
         """Ask for a run of these ranges; a run that begins later fulfils it."""
 
@@ -353,8 +378,17 @@ class Ledger(Protocol):
     def begin_erasing(self, files: Sequence[SourceFile]) -> Sequence[SourceFile]:
         """Have nobody rely on these copies any more; return those that no range has come to want meanwhile."""
 
+    def still_erasing(self, files: Sequence[SourceFile]) -> Sequence[SourceFile]:
+        """Those of the files that nobody has come to want since `begin_erasing`; waits for whoever is about to."""
+
     def spare(self, files: Sequence[SourceFile]) -> None:
-        """Let everybody rely on these copies again."""
+        """Let everybody rely on these copies again, after another look at each."""
+
+    def brought_back(self, results: Sequence[CopyResult]) -> None:
+        """Let everybody rely on these copies again, which were looked at, or made anew."""
 
     def erased(self, removed: Sequence[Erased]) -> None:
-        """Record that these copies are gone, and forget that they were there."""
+        """Record that these copies are gone, and forget that they were there.
+
+        Ranges that have come to want one meanwhile are asked to run again.
+        """

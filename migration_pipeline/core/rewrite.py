@@ -26,9 +26,10 @@ class Rewritable(Protocol):
 def moved(known: Mapping[SourceFile, KnownFile], urls: UrlRules) -> Replace:
     """The one function that decides what becomes of references: the new URLs of verified files, else no change.
 
-    A reference is re-pointed only where the ledger holds proof that its file is in S3.
+    A reference is re-pointed only where the ledger holds proof that its file is in S3, and somebody has looked at the
+    copy since the range's run began: it may have been removed, replaced or archived since it was made.
     """
-    verified = {file for file, state in known.items() if state.verified}
+    verified = {file for file, state in known.items() if state.verified and not state.aged}
 
     def edits(text: Text) -> list[Edit]:
         at_source = (found for found in read(text, urls) if found.reference.file in verified)

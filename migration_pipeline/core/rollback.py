@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from migration_pipeline.core.alert_words import count
 from migration_pipeline.core.control import Say
-from migration_pipeline.core.each import ask_each
+from migration_pipeline.core.each import Refused, ask_one_by_one
 from migration_pipeline.core.errors import Fatal
 from migration_pipeline.core.migrate import Stores
 from migration_pipeline.core.model import (
@@ -23,6 +23,7 @@ from migration_pipeline.core.model import (
     Spelling,
     Waiting,
 )
+from migration_pipeline.core.ports import ObjectFacts
 from migration_pipeline.core.reading import references, target_file
 from migration_pipeline.core.rewrite import batches
 from migration_pipeline.core.spellings import edits_back, tails
@@ -34,7 +35,9 @@ _AT_ONCE = 32
 _REASONS = 5
 
 CHANGED = "the source was written after it was copied"
+REPLACED = "its copy in S3 was replaced since, so that the source has older bytes"
 MISSING = "the source has no such file any more"
+LOCKED = "its row was locked all along, so that its flag could not be cleared; roll back again"
 NO_EVIDENCE = "the ledger does not know which version was copied"
 HAD_QUERY = "its URL had a SAS, which is not kept; without_queries brings it back without"
 SPELLED_DIFFERENTLY = "the profile referred to the file with different query strings, and has been edited since"
@@ -117,7 +120,8 @@ def _roll_back(range_key: str, stores: Stores, *, without_queries: bool, say: Sa
         # Before anything is written: killed from here on, the range stays on its way back until somebody names it.
         ledger.begin_rollback()
         say(f"{len(back.ready)} of {len(files)} files can go back")
-        _clear_flags(bounds, stores, done, set(ledger.profiles_with_files()))
+        had_files = set(ledger.profiles_with_files())
+        _clear_flags(bounds, stores, done, had_files)
         flagged = {item.profile_id for item in done.left}
         ids = [
             profile.profile_id
@@ -157,7 +161,10 @@ def _clear_flags(bounds: ProfileRange, stores: Stores, done: RolledBack, had_fil
         flagged = [p.profile_id for p in batch if p.flagged and not p.deleted and p.profile_id in had_files]
         cleared = stores.profiles.clear_flags(flagged)
         done.unflagged += len(cleared.ids)
-        done.left += [Waiting(id_, why) for id_, why in cleared.refused]
+        why = dict.fromkeys(set(flagged) - set(cleared.ids), LOCKED) | dict(cleared.refused)
+        # Of the others, the app may have cleared the flag itself, or deleted the profile.
+        still = {p.profile_id for p in stores.profiles.find(list(why)) if p.flagged and not p.deleted} if why else set()
+        done.left += [Waiting(id_, why[id_]) for id_ in flagged if id_ in still]
 
 
 def _copied(bounds: ProfileRange, stores: Stores) -> dict[SourceFile, KnownFile]:
@@ -219,21 +226,31 @@ class _Back:
 
 
 def _refusals(stores: Stores, files: Mapping[SourceFile, KnownFile]) -> dict[SourceFile, str]:
-    async def ask() -> dict[SourceFile, str | None]:
-        async with stores.open_byte_stores() as (source, _):
-            return await ask_each(files, source.etag, at_once=_AT_ONCE)
+    async def ask() -> dict[SourceFile, tuple[str | None, ObjectFacts | None] | Refused]:
+        async with stores.open_byte_stores() as (source, target):
+
+            async def both(file: SourceFile) -> tuple[str | None, ObjectFacts | None]:
+                return await source.etag(file), await target.describe(stores.urls.key_of(file))
+
+            return await ask_one_by_one(files, both, at_once=_AT_ONCE)
 
     now = stores.run(ask()) if files else {}
-    refused = {}
-    for file, state in files.items():
-        copied = state.evidence.source_etag if state.evidence is not None else None
-        if now[file] is None:
-            refused[file] = MISSING
-        elif copied is None:
-            refused[file] = NO_EVIDENCE
-        elif now[file] != copied:
-            refused[file] = CHANGED
-    return refused
+    found = {file: _refusal(state, now[file]) for file, state in files.items()}
+    return {file: why for file, why in found.items() if why is not None}
+
+
+def _refusal(state: KnownFile, now: tuple[str | None, ObjectFacts | None] | Refused) -> str | None:
+    """Why references to a file stay; `None` where they may go back. A copy that is gone is no reason to stay."""
+    if isinstance(now, Refused):
+        return now.why
+    (etag, copy), evidence = now, state.evidence
+    if etag is None:
+        return MISSING
+    if evidence is None or evidence.source_etag is None:
+        return NO_EVIDENCE
+    if etag != evidence.source_etag:
+        return CHANGED
+    return None if copy is None or evidence.is_of(copy.size, copy.md5, copy.etag) else REPLACED
 
 
 def _look_again(bounds: ProfileRange, stores: Stores, back: _Back, done: RolledBack) -> None:

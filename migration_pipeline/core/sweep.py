@@ -25,7 +25,8 @@ class Swept:
     """What a sweep found.
 
     Attributes:
-        looked_at: profiles that were looked at: flagged ones, those of ranges that are done, and those of no range.
+        looked_at: profiles that were looked at: flagged ones, those of ranges that no run has still to work on, and
+            those of no range.
         late: those of ranges that hold a reference to the source; their flag is cleared now.
         unplanned: profiles of no range that do.
         ranges: asked to run again.
@@ -35,6 +36,7 @@ class Swept:
         refused: late profiles of which the database refuses to have the flag cleared.
         busy: ranges passed over, for a run is at work there.
         examples: late profiles, the first few.
+        unseen: what may have been written without this sweep seeing it, in words; a full sweep sees all.
     """
 
     looked_at: int = 0
@@ -47,6 +49,7 @@ class Swept:
     ranges: set[str] = field(default_factory=set)
     busy: list[str] = field(default_factory=list)
     examples: list[ProfileId] = field(default_factory=list)
+    unseen: Sequence[str] = ()
 
     @property
     def clean(self) -> bool:
@@ -73,24 +76,36 @@ def sweep_profiles(batches: Iterable[Sequence[Profile]], stores: Stores) -> Swep
     A run may be at work on their range meanwhile: clearing a flag is always truthful, and what that run does not see
     any more, the one that is asked for here does.
     """
-    swept, ranges, done = Swept(), stores.ledger.ranges(), stores.ledger.done()
+    swept, ranges = Swept(), stores.ledger.ranges()
+    done, waiting = stores.ledger.done(), stores.ledger.waiting()
     judge = Judge({}, stores.urls)
     for batch in batches:
-        # What a range that is not done holds yet is no news.
+        # What a range has still to do is no news; nor is what a run left waiting.
         places = _places([profile.profile_id for profile in batch if not profile.deleted], ranges, stores)
         to_look_at = [
             profile
             for profile in batch
             if profile.profile_id in places
-            and (profile.flagged or (place := places[profile.profile_id]) is None or place.key in done)
+            and (profile.flagged or (place := places[profile.profile_id]) is None or place.key in done | waiting)
         ]
+        known_to_wait = {
+            profile.profile_id: place.key
+            for profile in to_look_at
+            if not profile.flagged and (place := places[profile.profile_id]) is not None and place.key in waiting
+        }
+        noted = stores.ledger.noted(known_to_wait)
         copies = stores.documents.read([profile.profile_id for profile in to_look_at])
         held = {p.profile_id: judge.look([*p.strings, *copies.get(p.profile_id, ())]) for p in to_look_at}
         suspects = {file for seen in held.values() for file in seen.source}
         known = stores.ledger.find(sorted(suspects))
         waived = {file for file, state in known.items() if state.waived}
         copied = {file for file, state in known.items() if state.verified}
-        late = [id_ for id_, seen in held.items() if seen.holds or set(seen.source) - waived - (seen.staying & copied)]
+        late = [
+            id_
+            for id_, seen in held.items()
+            if (seen.holds and id_ not in known_to_wait)
+            or set(seen.source) - waived - (seen.staying & copied) - noted.get(id_, set())
+        ]
         wanted = {place.key for id_ in late if (place := places[id_]) is not None}
         # Asked for first: a crash in between makes a run too many, and none too few. And once more: a run that began in
         # between may have set the flags that are cleared here.
@@ -133,17 +148,15 @@ def sweep_files(range_keys: Iterable[str], stores: Stores, swept: Swept) -> None
         except RangeBusy:
             swept.busy.append(key)
             continue
-        if outdated:
-            stores.ledger.request([key], NEWER_BYTES)
-            swept.ranges.add(key)
-            swept.outdated += len(outdated)
+        swept.outdated += len(outdated)
 
 
 def _outdated(key: str, stores: Stores, swept: Swept) -> list[SourceFile]:
     with stores.ledger.hold(key, run=False) as (_, ledger):
+        known = ledger.known()
         copied = {
             file: state.evidence.source_etag
-            for file, state in ledger.known().items()
+            for file, state in known.items()
             if state.verified and state.evidence is not None and state.evidence.source_etag is not None
         }
         swept.files += len(copied)
@@ -154,5 +167,7 @@ def _outdated(key: str, stores: Stores, swept: Swept) -> list[SourceFile]:
 
         now = stores.run(ask()) if copied else {}
         outdated = [file for file, etag in now.items() if etag is not None and etag != copied[file]]
-        ledger.outdate(outdated)
-    return outdated
+        # Of these nobody has copied the newer bytes since an earlier sweep found them.
+        waiting = [f for f, state in known.items() if state.outdated and state.outcome is None and not state.waived]
+        swept.ranges.update(ledger.outdate([*outdated, *waiting], NEWER_BYTES))
+    return [*outdated, *waiting]

@@ -61,6 +61,7 @@ def _swept(swept: Swept) -> pages.Metadata:
         "newer_at_source": swept.outdated,
         "ranges_requested": len(swept.ranges),
         "ranges_busy": len(swept.busy),
+        "unseen": ", ".join(swept.unseen),
         **pages.table("examples", ["profile"], [[str(id_)] for id_ in swept.examples]),
     }
 
@@ -100,6 +101,10 @@ def erased_copies(config: Removing, migration: Migration) -> dg.MaterializeResul
             "spared": done.spared,
             "unproven": len(done.unproven),
             "ranges_busy": len(done.busy),
+            "refused": len(done.refused),
+            "lost": len(done.lost),
+            **pages.table("refused_files", ["file and answer"], [[text] for text in done.refused]),
+            **pages.table("lost_files", ["file and why"], [[text] for text in done.lost]),
             **pages.table("unproven_files", ["file"], [[name] for name in done.unproven]),
         }
     )

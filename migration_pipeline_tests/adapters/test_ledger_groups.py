@@ -121,7 +121,7 @@ def test_tallies_follow_whatever_happens_to_a_file(ledger: PostgresLedger) -> No
         held.record([_copied(FILES[3], 7)])  # tried again
         held.record([_copied(FILES[3], 7)])  # and noted twice
         assert _same(ledger)
-        held.outdate([FILES[1], FILES[2]])
+        held.outdate([FILES[1], FILES[2]], "newer bytes")
         assert _same(ledger)
     with ledger.hold(NEXT.key) as (_, held):
         held.want([Wish(2, file, str(file), had_query=False) for file in FILES[:2]])

@@ -18,7 +18,7 @@ from migration_pipeline.adapters.postgres import locks as postgres_locks
 from migration_pipeline.adapters.postgres.profiles import PostgresProfiles
 from migration_pipeline.adapters.postgres.tables import ProfileTable, RelatedTable
 from migration_pipeline.core.errors import Fatal, RangeBusy, RangeLost
-from migration_pipeline.core.model import CopyResult, Outcome, ProfileRange, SourceFile, Wish
+from migration_pipeline.core.model import CopyResult, Evidence, Outcome, ProfileRange, SourceFile, WantedFile, Wish
 from migration_pipeline.core.ports import Dropped, Erased, Fence
 from migration_pipeline.core.texts import Text
 from migration_pipeline.core.values import Replace
@@ -158,7 +158,7 @@ def test_an_unknown_range_and_a_second_planner_are_refused(ledger: PostgresLedge
 
 def test_a_verified_file_stays_verified(ledger: PostgresLedger) -> None:
     with ledger.hold(RANGE.key) as (_, held):
-        assert held.want([wish(1), wish(3)]) == 1
+        assert held.want([wish(1), wish(3)]).files == 1
         held.record([CopyResult(FILE, Outcome.COPIED, 5, b"m" * 16, "etag")])
         held.record([CopyResult(FILE, Outcome.SOURCE_MISSING, message="later")])
         assert held.known()[FILE].outcome is Outcome.COPIED
@@ -166,20 +166,24 @@ def test_a_verified_file_stays_verified(ledger: PostgresLedger) -> None:
         assert held.profiles_with_files() == [1, 3]
 
 
-def test_unfinished_files_that_nobody_needs_any_more_are_forgotten(ledger: PostgresLedger) -> None:
+def test_files_that_cannot_be_ours_and_that_nobody_needs_any_more_are_forgotten(ledger: PostgresLedger) -> None:
     with ledger.hold(RANGE.key) as (_, held):
         held.want([wish(1)])
-        held.record([CopyResult(FILE, Outcome.SOURCE_MISSING, message="gone")])
+        held.record([CopyResult(FILE, Outcome.TARGET_CONFLICT, message="other bytes")])
         assert [letter.file for letter in ledger.overview.dead_letters()] == [FILE]
         held.want([])
         assert held.known() == {}
         assert ledger.overview.dead_letters() == []
 
 
-def test_a_file_that_was_given_up_is_kept_for_erasing_however_often_nobody_needs_it(ledger: PostgresLedger) -> None:
+@pytest.mark.parametrize("outcome", [Outcome.GAVE_UP, Outcome.SOURCE_MISSING])
+def test_a_file_that_failed_is_kept_for_erasing_however_often_nobody_needs_it(
+    ledger: PostgresLedger, outcome: Outcome
+) -> None:
+    """A run that lost the range may have copied it in the end, and noted nothing."""
     with ledger.hold(RANGE.key) as (_, held):
         held.want([wish(1)])
-        held.record([CopyResult(FILE, Outcome.GAVE_UP, message="no answer to the upload")])
+        held.record([CopyResult(FILE, outcome, message="no answer")])
         for _ in range(2):
             held.want([])
             assert list(held.known()) == [FILE]
@@ -328,10 +332,29 @@ def test_a_copy_that_a_range_has_come_to_want_is_not_erased(ledger: PostgresLedg
         held.want([])
         held.note_held([])
         assert ledger.begin_erasing([FILE]) == [FILE]
-        # From now on nobody relies on it, and nobody copies it, until it is gone.
+        # From now on nobody relies on it, and nobody copies it, until it is gone: whoever erases holds this range.
         assert not held.known()[FILE].verified
-        held.want([wish(3)])
-        assert held.unfinished() == []
-        item = Dropped(FILE, "etag", [], [RANGE.key], [1], datetime.now(UTC))
-        ledger.erased([Erased(item, "photos/a.jpg", 1)])
-        assert [wanted.file for wanted in held.unfinished()] == [FILE]
+        other = ProfileRange("0000000010-0000000019", 2, 9, 19, 3)
+        ledger.add_ranges([other])
+        with ledger.hold(other.key) as (_, another):
+            assert another.want([wish(11)]).aged == []
+            assert another.unfinished() == []
+            item = Dropped(FILE, "etag", [], [RANGE.key], [1], datetime.now(UTC))
+            ledger.erased([Erased(item, "photos/a.jpg", 1)])
+            assert [wanted.file for wanted in another.unfinished()] == [FILE]
+    assert [(item.range_key, item.why.split()[0]) for item in ledger.requested()] == [(other.key, "files")]
+
+
+def test_what_an_erasing_was_cut_off_at_is_looked_at_by_the_run_that_wants_it(ledger: PostgresLedger) -> None:
+    with ledger.hold(RANGE.key) as (_, held):
+        held.want([wish(1)])
+        held.record([CopyResult(FILE, Outcome.COPIED, 5, b"m" * 16, "etag", source_etag="source")])
+        held.want([])
+        held.note_held([])
+        ledger.begin_erasing([FILE])
+    with ledger.hold(RANGE.key) as (_, held):
+        evidence = Evidence(5, b"m" * 16, "etag", "source")
+        assert held.want([wish(1)]).aged == [WantedFile(FILE, 1, None, evidence)]
+        assert held.known()[FILE].aged
+        held.record([CopyResult(FILE, Outcome.ALREADY_THERE, 5, b"m" * 16, "etag", renewed=True)])
+        assert (held.known()[FILE].outcome, held.known()[FILE].aged) == (Outcome.COPIED, False)

@@ -253,6 +253,39 @@ def test_on_a_bucket_with_versioning_our_versions_go_and_others_stay(
     client.close()
 
 
+@pytest.mark.parametrize("above", [False, True])
+@pytest.mark.parametrize("store", ["seaweedfs", "moto"])
+def test_what_was_made_before_the_bucket_had_versioning_goes_for_good(
+    request: pytest.FixtureRequest, sandbox: Sandbox, store: str, *, above: bool
+) -> None:
+    endpoint_url = sandbox.s3_endpoint_url
+    if store == "moto":
+        endpoint_url = request.getfixturevalue("moto_bucket").endpoint_url
+    bucket = Bucket(f"v{uuid4().hex[:12]}", "us-east-1", endpoint_url)
+    client = boto3.client("s3", endpoint_url=endpoint_url, region_name="us-east-1")
+    client.create_bucket(Bucket=bucket.name)
+
+    async def story() -> None:
+        async with S3Target(bucket) as target:
+            receipt = await target.create("a", b"ours", md5(b"ours"), HEADERS)
+            assert receipt.version is None
+            client.put_bucket_versioning(Bucket=bucket.name, VersioningConfiguration={"Status": "Enabled"})
+            if above:
+                client.put_object(Bucket=bucket.name, Key="a", Body=b"the app's")
+            assert await target.erase("a", "another", []) == 0
+            assert await target.erase("a", receipt.etag, []) == 1
+            assert await target.erase("a", receipt.etag, []) == 0
+
+    asyncio.run(story())
+    listed = client.list_object_versions(Bucket=bucket.name)
+    assert "DeleteMarkers" not in listed
+    assert len(listed.get("Versions", [])) == above
+    for version in listed.get("Versions", []):
+        client.delete_object(Bucket=bucket.name, Key="a", VersionId=version["VersionId"])
+    client.delete_bucket(Bucket=bucket.name)
+    client.close()
+
+
 def test_kms_encrypts_small_large_and_odd_objects(moto_bucket: Bucket, kms_key: str) -> None:
     store_as = StoreAs(encryption="aws:kms", kms_key_id=kms_key)
     small, odd, large = key(), f"{key()}/", key()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from migration_pipeline.core.discover import Discovered, discover
-from migration_pipeline.core.model import Profile, ProfileRange
+from migration_pipeline.core.model import Needed, Profile, ProfileRange
 from migration_pipeline.core.texts import Text
 from migration_pipeline.core.urls import KeyTemplate, UrlRules
 
@@ -27,7 +27,7 @@ def discovered(row: Sequence[str], document: Sequence[str] | None) -> Discovered
     profile = Profile(1, deleted=False, flagged=False, strings=tuple(map(Text, row)))
     profiles: Any = SimpleNamespace(read=lambda _: [[profile]])
     documents: Any = SimpleNamespace(read=lambda _: {} if document is None else {1: list(map(Text, document))})
-    ledger: Any = SimpleNamespace(want=lambda wishes: len(list(wishes)))
+    ledger: Any = SimpleNamespace(want=lambda wishes: Needed(len(list(wishes))))
     bounds = ProfileRange("1", 1, None, 9, 1)
     return discover(bounds, profiles=profiles, documents=documents, ledger=ledger, urls=URLS)
 

@@ -16,6 +16,7 @@ from migration_pipeline.adapters.ledger.control import LedgerControl
 from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
 from migration_pipeline.core.erase import erase
 from migration_pipeline.core.errors import Fatal, RangeLost
+from migration_pipeline.core.findings import Finding
 from migration_pipeline.core.model import SourceFile, Wish
 from migration_pipeline.core.removal_ports import How
 from migration_pipeline.core.rollback import roll_back_range
@@ -332,3 +333,28 @@ def test_the_command_says_what_would_go_and_does_it_when_told(ended: Frozen, tmp
     assert done.returncode == 0, done.stderr
     assert f"12 rows of 2 ranges archived in {folder}; 12 files left the ledger." in done.stdout
     assert _rows(ended) == (0, 0)
+
+
+def test_copies_of_an_account_that_is_deleted_after_archiving_are_found_and_erased(
+    ended: Frozen, tmp_path: Path
+) -> None:
+    _archive(ended, tmp_path / "archive")
+    # A photo that somebody else refers to as well stays.
+    shared = f"{ended.sandbox.public_base_url}/{ended.key(ended.photo(2, 1))}"
+    ended.write(5, [], [shared, *(f"{ended.sandbox.public_base_url}/{ended.key(ended.photo(5, n))}" for n in (0, 1))])
+    ended.execute("DELETE FROM profiles WHERE id = 2")
+    ended.write_document(2, [])
+    (audited, other) = ended.audit()
+    assert {example.shown for example in audited.examples[Finding.ORPHAN_COPY]} == {
+        f"{ended.name}/{ended.photo(2, number)}" for number in (0, 1)
+    }
+    assert other.findings[Finding.ORPHAN_COPY] == 0
+    ended.migrate([ended.keys[0]])
+    done = erase(ended.stores, seconds=0)
+    assert (done.files, done.spared) == (1, 1)
+    with ended.s3() as s3:
+        listed = s3.list_objects_v2(Bucket=ended.places.bucket, Prefix=ended.key("2/"))
+    assert [item["Key"] for item in listed["Contents"]] == [ended.key(ended.photo(2, 1))]
+    assert ended.gone() == []
+    ended.migrate([ended.keys[0]])
+    assert erase(ended.stores, seconds=0).files == 0

@@ -16,6 +16,7 @@ OPERATIONS = {
     "create", "describe", "erase", "etag",
     "audited", "removed", "states", "candidates", "needed_by", "wanters", "begin", "end", "withdraw", "begun", "note",
     "look", "remove", "kept_days",
+    "still_erasing", "brought_back", "noted", "waiting", "unsure", "archived",
 }  # fmt: skip
 
 

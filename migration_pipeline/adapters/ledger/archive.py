@@ -9,8 +9,8 @@ from psycopg import errors
 from migration_pipeline.adapters.ledger import groups
 from migration_pipeline.adapters.ledger.exports import BATCH, Stream
 from migration_pipeline.adapters.ledger.overview import Query
-from migration_pipeline.adapters.ledger.postgres_range import VERIFIED
 from migration_pipeline.adapters.ledger.removal import LedgerRemoval
+from migration_pipeline.adapters.ledger.results import MAY_BE_OURS, UNSURE, VERIFIED
 from migration_pipeline.adapters.postgres.connection import StillBusy
 from migration_pipeline.core.removal_ports import How
 
@@ -120,7 +120,9 @@ class LedgerArchive:
         states = self._removal.states(keys)
         whys = {key: why for key in keys if (why := states[key].why_not()) is not None}
         whys |= dict.fromkeys(self._removal.held(keys), "somebody works on it")
-        needed = self._query(_NEEDED.replace("<wanted>", table), {"verified": VERIFIED, "how": how.value})
+        needed = self._query(
+            _NEEDED.replace("<wanted>", table), {"verified": VERIFIED, "unsure": UNSURE, "how": how.value}
+        )
         for key, dropped, in_source in needed:
             if dropped:
                 whys.setdefault(key, f"{dropped} copies that no profile of it holds any more were not erased yet")
@@ -180,7 +182,7 @@ _REMOVED = (
 _NEEDED = f"""
     SELECT r.key,
         count(*) FILTER (WHERE w.dropped_at IS NOT NULL
-            AND (f.ours AND f.etag IS NOT NULL OR coalesce(f.outcome, 'gave_up') = 'gave_up')
+            AND {MAY_BE_OURS}
             AND NOT EXISTS (SELECT FROM {{s}}.wanted o WHERE o.file_id = f.file_id AND o.dropped_at IS NULL)),
         count(*) FILTER (WHERE f.outcome = ANY(%(verified)s) AND NOT {_REMOVED})
     FROM {{s}}.<wanted> w JOIN {{s}}.files f USING (file_id) JOIN {{s}}.ranges r USING (range_id) GROUP BY r.key
@@ -207,6 +209,8 @@ _DELETE = """
 """
 # Somebody may refer to such a blob again: then this alone says that its copy was proven, and whose it is.
 _KEPT_WITH_REMOVAL = """
-    UPDATE {s}.removed m SET ours = f.ours, versions = f.versions FROM {s}.files f JOIN going USING (file_id)
+    UPDATE {s}.removed m SET ours = f.ours, versions = f.versions,
+        profiles = ARRAY(SELECT DISTINCT profile_id FROM {s}.wanted w WHERE w.file_id = f.file_id)
+    FROM {s}.files f JOIN going USING (file_id)
     WHERE m.file_id = f.file_id AND m.ended_at IS NOT NULL AND m.source_etag = f.source_etag
 """

@@ -9,10 +9,11 @@ import psycopg
 from psycopg import errors, sql
 from psycopg.types.json import Jsonb
 
-from migration_pipeline.adapters.ledger import groups, tallies
+from migration_pipeline.adapters.ledger import groups
 from migration_pipeline.adapters.ledger.archive import LedgerArchive
 from migration_pipeline.adapters.ledger.control import LedgerControl
 from migration_pipeline.adapters.ledger.counts import LedgerCounts
+from migration_pipeline.adapters.ledger.erasing import LedgerErasing
 from migration_pipeline.adapters.ledger.exports import LedgerExports
 from migration_pipeline.adapters.ledger.found import LedgerFound
 from migration_pipeline.adapters.ledger.inventory import LedgerInventory
@@ -20,14 +21,15 @@ from migration_pipeline.adapters.ledger.listings import LedgerListings
 from migration_pipeline.adapters.ledger.orphans import LedgerOrphans
 from migration_pipeline.adapters.ledger.overview import Overview
 from migration_pipeline.adapters.ledger.phases import LedgerPhases
-from migration_pipeline.adapters.ledger.postgres_range import KNOWN, PostgresRangeLedger, known_file
+from migration_pipeline.adapters.ledger.postgres_range import PostgresRangeLedger
 from migration_pipeline.adapters.ledger.removal import LedgerRemoval
+from migration_pipeline.adapters.ledger.results import KNOWN, known_file
 from migration_pipeline.adapters.ledger.schema import bring_up_to_date, is_there
-from migration_pipeline.adapters.ledger.status import is_done
+from migration_pipeline.adapters.ledger.status import is_done, is_incomplete
 from migration_pipeline.adapters.ledger.tallies import LedgerTallies
 from migration_pipeline.adapters.postgres.connection import connect, in_transaction, shares_sessions, translated
 from migration_pipeline.core.errors import Fatal, RangeBusy
-from migration_pipeline.core.model import KnownFile, ProfileId, ProfileRange, SourceFile
+from migration_pipeline.core.model import CopyResult, KnownFile, ProfileId, ProfileRange, SourceFile
 from migration_pipeline.core.ports import Dropped, Erased
 from migration_pipeline.core.spent import Expected
 
@@ -74,6 +76,7 @@ class PostgresLedger:
         self.counts = LedgerCounts(self._in_transaction, self.query, schema)
         self.found = LedgerFound(self.query)
         self.orphans = LedgerOrphans(self._in_transaction, self.query, schema)
+        self._erasing = LedgerErasing(self._in_transaction, self.query, schema)
         self.removal = LedgerRemoval(self._in_transaction, self.query, url, schema, self.held)
         self.exports = LedgerExports(self.query, self._stream)
         self.archive = LedgerArchive(self.query, self._stream, self.removal)
@@ -177,7 +180,7 @@ class PostgresLedger:
                     [bounds.ordinal],
                 )
             try:
-                yield bounds, PostgresRangeLedger(self._connection, self._schema, bounds, epoch, lock)
+                yield bounds, PostgresRangeLedger(self._connection, self._schema, bounds, epoch, lock, self.held)
             finally:
                 # Closing alone gives the lock back a moment later, and the next in turn would find the range busy.
                 with suppress(psycopg.Error):
@@ -185,6 +188,23 @@ class PostgresLedger:
 
     def done(self) -> set[str]:
         return {state.key for state in self.overview.states() if is_done(state)}
+
+    def waiting(self) -> set[str]:
+        return {state.key for state in self.overview.states() if is_incomplete(state)}
+
+    def noted(self, profiles: Mapping[ProfileId, str]) -> Mapping[ProfileId, set[SourceFile]]:
+        ids, found = list(profiles), dict[ProfileId, set[SourceFile]]()
+        if not ids:
+            return found
+        rows = self.query(
+            "SELECT p.n, f.container, f.blob FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS p (id, key, n)"
+            " JOIN {s}.ranges r ON r.key = p.key JOIN {s}.wanted w ON w.range_id = r.range_id AND w.profile_id = p.id"
+            " JOIN {s}.files f ON f.file_id = w.file_id",
+            [[str(id_) for id_ in ids], list(profiles.values())],
+        )
+        for number, container, blob in rows:
+            found.setdefault(ids[number - 1], set()).add(SourceFile(container, blob))
+        return found
 
     def request(self, range_keys: Sequence[str], why: str) -> None:
         """Ask for a run of these ranges; a run that begins later fulfils it."""
@@ -261,86 +281,22 @@ class PostgresLedger:
         return self.removal.kept()
 
     def dropped(self, *, seconds: float) -> Sequence[Dropped]:
-        rows = self.query(
-            "SELECT f.container, f.blob, f.etag, f.versions, array_agg(DISTINCT r.key),"
-            " array_agg(DISTINCT w.profile_id), bool_and(r.numeric_ids), f.noted_at"
-            " FROM {s}.files f JOIN {s}.wanted w USING (file_id) JOIN {s}.ranges r USING (range_id)"
-            " WHERE ((f.ours AND f.etag IS NOT NULL) OR coalesce(f.outcome, 'gave_up') = 'gave_up')"
-            " AND f.file_id IN (SELECT file_id FROM {s}.wanted WHERE dropped_at IS NOT NULL)"
-            " GROUP BY f.file_id"
-            " HAVING bool_and(w.dropped_at IS NOT NULL) AND max(w.dropped_at) <= now() - make_interval(secs => %s)"
-            " ORDER BY array_agg(DISTINCT r.key)",
-            [seconds],
-        )
-        return [
-            Dropped(SourceFile(*name), etag, versions, keys, [int(i) if numeric else i for i in ids], noted_at)
-            for *name, etag, versions, keys, ids, numeric, noted_at in rows
-        ]
+        return self._erasing.dropped(seconds=seconds)
 
     def begin_erasing(self, files: Sequence[SourceFile]) -> Sequence[SourceFile]:
-        ids = [file.file_id for file in files]
-        with translated("ledger.schema"), self._connection.transaction(), self._connection.cursor() as cursor:
-            # Waits for ranges that are just about to want one of them: their new rows refer to these.
-            cursor.execute(
-                self._sql("SELECT FROM {s}.files WHERE file_id = ANY(%s) ORDER BY file_id FOR UPDATE"), [ids]
-            )
-            cursor.execute(
-                self._sql(
-                    "UPDATE {s}.files f SET erasing = true WHERE file_id = ANY(%s) AND NOT EXISTS"
-                    " (SELECT FROM {s}.wanted w WHERE w.file_id = f.file_id AND w.dropped_at IS NULL)"
-                    " RETURNING container, blob"
-                ),
-                [ids],
-            )
-            return [SourceFile(*row) for row in cursor.fetchall()]
+        return self._erasing.begin(files)
+
+    def still_erasing(self, files: Sequence[SourceFile]) -> Sequence[SourceFile]:
+        return self._erasing.still(files)
 
     def spare(self, files: Sequence[SourceFile]) -> None:
-        self.query("UPDATE {s}.files SET erasing = false WHERE file_id = ANY(%s)", [[file.file_id for file in files]])
+        self._erasing.spare(files)
+
+    def brought_back(self, results: Sequence[CopyResult]) -> None:
+        self._erasing.brought_back(results)
 
     def erased(self, removed: Sequence[Erased]) -> None:
-        schema = sql.Identifier(self._schema)
-
-        def work(cursor: psycopg.Cursor[tuple[Any, ...]]) -> None:
-            for item in removed:
-                file = item.dropped.file
-                cursor.execute(
-                    self._sql(
-                        "INSERT INTO {s}.erased (file_id, container, blob, key, etag, md5, removed, profiles)"
-                        " SELECT file_id, container, blob, %s, etag, md5, %s, %s FROM {s}.files"
-                        # Nothing was there, or nothing of ours: there is nothing to tell.
-                        " WHERE file_id = %s AND (%s OR etag IS NOT NULL)"
-                    ),
-                    [
-                        item.key, item.removed, [str(id_) for id_ in item.dropped.profiles], file.file_id,
-                        item.removed > 0,
-                    ],
-                )  # fmt: skip
-                cursor.execute(
-                    self._sql("DELETE FROM {s}.wanted WHERE file_id = %s AND dropped_at IS NOT NULL"), [file.file_id]
-                )
-                tallies.take_out(cursor, schema, tallies.NOBODY, [file.file_id])
-                # Perhaps a range wants it again by now: to it, the file was never copied.
-                cursor.execute(
-                    self._sql(
-                        "UPDATE {s}.files SET outcome = NULL, message = '', size_bytes = 0, md5 = NULL, etag = NULL,"
-                        " source_etag = NULL, ours = false, versions = '{{}}', replaces = NULL, erasing = false,"
-                        " noted_at = now() WHERE file_id = %s"
-                    ),
-                    [file.file_id],
-                )
-                cursor.execute(
-                    self._sql(
-                        "DELETE FROM {s}.files f WHERE file_id = %s"
-                        " AND NOT EXISTS (SELECT FROM {s}.wanted w WHERE w.file_id = f.file_id)"
-                    ),
-                    [file.file_id],
-                )
-                tallies.put_in(cursor, schema, tallies.NOBODY, [file.file_id])
-                cursor.execute(
-                    self._sql("UPDATE {s}.removed SET ours = NULL, versions = NULL WHERE file_id = %s"), [file.file_id]
-                )
-
-        self._in_transaction(work)
+        self._erasing.erased(removed)
 
     def remembered(self, name: str) -> Any:  # noqa: ANN401 - any JSON value
         """What was kept under a name; `None` where nothing was."""

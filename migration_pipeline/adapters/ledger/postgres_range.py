@@ -11,13 +11,23 @@ from psycopg.types.json import Jsonb
 
 from migration_pipeline.adapters.ledger import tallies
 from migration_pipeline.adapters.ledger.control import AT_WORK_SECONDS, BREAKER, HEAR, WHAT_FAILS, pause, said
+from migration_pipeline.adapters.ledger.results import (
+    AGED,
+    IS_AGED,
+    KNOWN,
+    UNSURE,
+    VERIFIED,
+    known_file,
+    record,
+    wanted_file,
+)
 from migration_pipeline.adapters.postgres.connection import Connection, in_transaction, translated
 from migration_pipeline.core.control import Heard
 from migration_pipeline.core.errors import RangeLost
 from migration_pipeline.core.model import (
     CopyResult,
-    Evidence,
     KnownFile,
+    Needed,
     Outcome,
     ProfileId,
     ProfileRange,
@@ -32,23 +42,22 @@ from migration_pipeline.core.spent import summable
 T = TypeVar("T")
 _Cursor = psycopg.Cursor[tuple[Any, ...]]
 
-VERIFIED = [outcome.value for outcome in Outcome if outcome.verified]
-_MESSAGE_CHARACTERS = 500
 _NOT_OURS = "the source has newer bytes than the object in S3, which is not proven to be ours to replace"
-
-KNOWN = (
-    "CASE WHEN NOT erasing THEN outcome END, waived_at IS NOT NULL,"
-    " etag IS NOT NULL AND coalesce(outcome NOT IN ('copied', 'already_there'), true),"
-    " size_bytes, md5, etag, source_etag"
-)
-"""What `known_file` is made of."""
 
 
 class PostgresRangeLedger:
     """Fulfils `RangeLedger`. Calls may come from any thread; they take turns."""
 
-    def __init__(self, connection: Connection, schema: str, bounds: ProfileRange, epoch: int, lock: Connection) -> None:
-        self._connection, self._lock = connection, lock
+    def __init__(
+        self,
+        connection: Connection,
+        schema: str,
+        bounds: ProfileRange,
+        epoch: int,
+        lock: Connection,
+        held: Callable[[Sequence[str]], set[str]],
+    ) -> None:
+        self._connection, self._lock, self._held = connection, lock, held
         self._schema = sql.Identifier(schema)
         self._bounds = bounds
         self._turn = threading.Lock()
@@ -78,8 +87,8 @@ class PostgresRangeLedger:
 
         return self._write(work)
 
-    def want(self, wanted: Iterable[Wish]) -> int:
-        def work(cursor: _Cursor) -> int:
+    def want(self, wanted: Iterable[Wish]) -> Needed:
+        def work(cursor: _Cursor) -> Needed:
             cursor.execute(
                 "CREATE TEMP TABLE wanted_now (profile_id text, file_id uuid, container text, blob text,"
                 " spelling text, had_query boolean, places jsonb) ON COMMIT DROP"
@@ -117,9 +126,11 @@ class PostgresRangeLedger:
                 [self._bounds.ordinal],
             )
             self._forget_unwanted(cursor)
+            self._end_erasing(cursor)
             cursor.execute("SELECT count(DISTINCT file_id) FROM wanted_now")
             ((files,),) = cursor.fetchall()
-            return int(files)
+            cursor.execute(self._sql(AGED), {"range": self._bounds.ordinal, "verified": VERIFIED})
+            return Needed(int(files), [wanted_file(*row) for row in cursor.fetchall()])
 
         rows = list(wanted)  # read before the transaction begins: no other store is waited for inside it
         # An archive that drops a file while it is noted here takes the row from under us: then we begin anew.
@@ -128,52 +139,61 @@ class PostgresRangeLedger:
     def _forget_unwanted(self, cursor: _Cursor) -> None:
         """Unfinished files that their profiles do not need any more.
 
-        Those that were given up, or that a run was cut off at, may be in S3 for all that: they are only dropped, and
-        erasing looks there.
+        Of those that could be copied, a run that was cut off may have made a copy that nobody noted: they are only
+        dropped, and erasing looks there.
         """
-        values = {"range": self._bounds.ordinal, "verified": VERIFIED, "unsure": Outcome.GAVE_UP.value}
+        values = {"range": self._bounds.ordinal, "verified": VERIFIED, "unsure": UNSURE}
         for change, those in (
-            ("UPDATE {s}.wanted w SET dropped_at = now() FROM", "= %(unsure)s AND w.dropped_at IS NULL"),
-            ("DELETE FROM {s}.wanted w USING", "<> %(unsure)s"),
+            ("UPDATE {s}.wanted w SET dropped_at = now() FROM", "AND w.dropped_at IS NULL"),
+            ("DELETE FROM {s}.wanted w USING", "IS NOT TRUE"),
         ):
             cursor.execute(self._sql(_FORGET.replace("<change>", change).replace("<those>", those)), values)
 
+    def _end_erasing(self, cursor: _Cursor) -> None:
+        """What an erasing was cut off at, and a profile needs again: nobody knows whether the copy is still there.
+
+        Whoever erases holds every range that once needed the file, takes them first, and looks at the mark after that.
+        So where none of them is held now, nobody is at it.
+        """
+        cursor.execute(
+            self._sql(
+                "SELECT file_id FROM {s}.files WHERE erasing AND file_id IN (SELECT file_id FROM wanted_now)"
+                " ORDER BY file_id FOR UPDATE"
+            )
+        )
+        marked = [file_id for (file_id,) in cursor.fetchall()]
+        if not marked:
+            return
+        cursor.execute(
+            self._sql(
+                "SELECT w.file_id, array_agg(DISTINCT r.key) FROM {s}.wanted w JOIN {s}.ranges r USING (range_id)"
+                " WHERE w.file_id = ANY(%s) AND w.range_id <> %s GROUP BY 1"
+            ),
+            [marked, self._bounds.ordinal],
+        )
+        others = {file_id: set(keys) for file_id, keys in cursor.fetchall()}
+        held = self._held(sorted(set().union(*others.values())))
+        cursor.execute(
+            self._sql("UPDATE {s}.files SET erasing = false, proven_at = NULL WHERE file_id = ANY(%s)"),
+            [[file_id for file_id in marked if not others.get(file_id, set()) & held]],
+        )
+
     def unfinished(self) -> Sequence[WantedFile]:
         rows = self._fetch(
-            "SELECT container, blob, attempts, replaces FROM {s}.files WHERE file_id IN"
+            # Where the copy was found gone, and could not be made anew, it may have been brought back.
+            "SELECT container, blob, attempts, replaces, CASE WHEN etag IS NULL THEN md5 END, size_bytes, etag,"
+            " source_etag FROM {s}.files WHERE file_id IN"
             " (SELECT file_id FROM {s}.wanted WHERE range_id = %(range)s AND dropped_at IS NULL)"
             " AND (outcome IS NULL OR outcome <> ALL(%(verified)s)) AND waived_at IS NULL AND NOT erasing"
             # Some dead letters are to be tried again: then those alone, beside what was not tried yet.
             " AND (outcome IS NULL OR retry_at IS NOT NULL OR NOT EXISTS (SELECT FROM {s}.wanted w JOIN {s}.files f"
             " USING (file_id) WHERE w.range_id = %(range)s AND w.dropped_at IS NULL AND f.retry_at IS NOT NULL))"
         )
-        return [WantedFile(SourceFile(container, blob), tries, replaces) for container, blob, tries, replaces in rows]
+        return [wanted_file(*row) for row in rows]
 
     def record(self, results: Sequence[CopyResult]) -> None:
         def work(cursor: _Cursor) -> None:
-            cursor.execute(
-                "CREATE TEMP TABLE ended (file_id uuid, outcome text, message text, attempts integer,"
-                " size_bytes bigint, md5 bytea, etag text, source_etag text, version text, made_at timestamptz,"
-                " verified boolean) ON COMMIT DROP"
-            )
-            with cursor.copy("COPY ended FROM STDIN") as copy:
-                for item in results:
-                    copy.write_row((
-                        item.file.file_id, item.outcome.value, _storable(item.message), item.attempts, item.size,
-                        item.md5, item.etag, item.source_etag, item.version, item.made_at, item.outcome.verified,
-                    ))  # fmt: skip
-            file_ids = [item.file.file_id for item in results]
-            tallies.take_out(cursor, self._schema, self._bounds.ordinal, file_ids)
-            # A known dead letter that fails again says nothing new of how it goes.
-            cursor.execute(
-                self._sql(
-                    "SELECT count(*) FILTER (WHERE e.verified), count(*) FILTER (WHERE NOT e.verified"
-                    " AND f.outcome IS NULL) FROM ended e JOIN {s}.files f USING (file_id)"
-                )
-            )
-            ((verified, failed),) = cursor.fetchall()
-            cursor.execute(self._sql(_RECORD), {"range": self._bounds.ordinal, "verified": VERIFIED})
-            tallies.put_in(cursor, self._schema, self._bounds.ordinal, file_ids)
+            verified, failed = record(cursor, self._schema, self._bounds.ordinal, results)
             copied = [item for item in results if item.outcome is Outcome.COPIED]
             cursor.execute(
                 self._sql("UPDATE {s}.ranges SET copied = copied + %s, bytes = bytes + %s WHERE range_id = %s"),
@@ -193,7 +213,7 @@ class PostgresRangeLedger:
 
     def known(self) -> Mapping[SourceFile, KnownFile]:
         rows = self._fetch(
-            f"SELECT container, blob, {KNOWN} FROM {{s}}.files WHERE file_id IN"  # noqa: S608 - of a constant
+            f"SELECT container, blob, {KNOWN}, {IS_AGED} FROM {{s}}.files WHERE file_id IN"  # noqa: S608 - of constants
             " (SELECT file_id FROM {s}.wanted WHERE range_id = %(range)s)"
         )
         return {SourceFile(*row[:2]): known_file(*row[2:]) for row in rows}
@@ -222,6 +242,16 @@ class PostgresRangeLedger:
             with cursor.copy("COPY held_now FROM STDIN") as copy:
                 for file in held:
                     copy.write_row((file.file_id,))
+            cursor.execute(self._sql(_REMEMBER), {"range": self._bounds.ordinal})
+            again = [file_id for (file_id,) in cursor.fetchall()]
+            tallies.put_in(cursor, self._schema, self._bounds.ordinal, again)
+            cursor.execute(
+                self._sql(
+                    "INSERT INTO {s}.wanted (range_id, profile_id, file_id, dropped_at) SELECT DISTINCT %s::integer,"
+                    " unnest(profiles), file_id, now() FROM {s}.removed WHERE file_id = ANY(%s) ON CONFLICT DO NOTHING"
+                ),
+                [self._bounds.ordinal, again],
+            )
             # In two steps, each of which looks up what is held: Postgres knows nothing yet of how many rows a new range
             # has, and a join of these rows with themselves would compare each with every other.
             for change, those in (("now()", "IS NULL AND NOT"), ("NULL", "IS NOT NULL AND")):
@@ -257,10 +287,32 @@ class PostgresRangeLedger:
 
         return self._do(work)
 
-    def outdate(self, files: Sequence[SourceFile]) -> None:
+    def unsure(self) -> Mapping[SourceFile, datetime]:
+        def work(cursor: _Cursor) -> dict[SourceFile, datetime]:
+            cursor.execute(
+                self._sql(
+                    "SELECT container, blob, noted_at FROM {s}.files f WHERE file_id IN"
+                    " (SELECT file_id FROM {s}.wanted WHERE range_id = %(range)s AND dropped_at IS NOT NULL)"
+                    " AND coalesce(outcome, 'gave_up') = ANY(%(unsure)s) AND NOT EXISTS"
+                    " (SELECT FROM {s}.wanted w WHERE w.file_id = f.file_id AND w.dropped_at IS NULL)"
+                ),
+                {"range": self._bounds.ordinal, "unsure": UNSURE},
+            )
+            return {SourceFile(*row[:2]): row[2] for row in cursor.fetchall()}
+
+        return self._do(work)
+
+    def archived(self) -> set[SourceFile]:
+        rows = self._fetch(
+            "SELECT DISTINCT container, blob FROM {s}.removed m WHERE range_id = %(range)s AND ours"
+            " AND ended_at IS NOT NULL AND NOT EXISTS (SELECT FROM {s}.files f WHERE f.file_id = m.file_id)"
+        )
+        return {SourceFile(*row) for row in rows}
+
+    def outdate(self, files: Sequence[SourceFile], why: str) -> Sequence[str]:
         file_ids = [file.file_id for file in files]
 
-        def work(cursor: _Cursor) -> None:
+        def work(cursor: _Cursor) -> Sequence[str]:
             tallies.take_out(cursor, self._schema, self._bounds.ordinal, file_ids)
             cursor.execute(
                 self._sql(
@@ -271,8 +323,17 @@ class PostgresRangeLedger:
                 [Outcome.TARGET_CONFLICT.value, _NOT_OURS, file_ids],
             )
             tallies.put_in(cursor, self._schema, self._bounds.ordinal, file_ids)
+            cursor.execute(
+                self._sql(
+                    "UPDATE {s}.ranges SET requested_at = coalesce(requested_at, now()),"
+                    " requested_why = coalesce(requested_why, %s) WHERE range_id IN"
+                    " (SELECT range_id FROM {s}.wanted WHERE file_id = ANY(%s) AND dropped_at IS NULL) RETURNING key"
+                ),
+                [why, file_ids],
+            )
+            return [key for (key,) in cursor.fetchall()]
 
-        self._write(work)
+        return self._write(work) if files else []
 
     def begin_rollback(self) -> None:
         def work(cursor: _Cursor) -> None:
@@ -383,6 +444,16 @@ _RESTORE = """
         ORDER BY file_id, removed_id DESC) m
     WHERE f.file_id = m.file_id RETURNING f.file_id
 """
+# Copies whose rows were archived, and that nobody in the range holds any more: erasing has to know of them again.
+_REMEMBER = """
+    INSERT INTO {s}.files (file_id, container, blob, outcome, size_bytes, md5, etag, source_etag, ended_at, ours,
+        versions)
+    SELECT DISTINCT ON (file_id) file_id, container, blob, 'copied', size_bytes, md5, target_etag, source_etag,
+        ended_at, true, versions
+    FROM {s}.removed m WHERE range_id = %(range)s AND ours AND ended_at IS NOT NULL AND profiles IS NOT NULL
+        AND NOT EXISTS (SELECT FROM held_now h WHERE h.file_id = m.file_id)
+    ORDER BY file_id, removed_id DESC ON CONFLICT DO NOTHING RETURNING file_id
+"""
 # First what is not needed any more, by itself: Postgres expects so few unfinished files that it would compare each with
 # all that are needed.
 _FORGET = """
@@ -393,42 +464,5 @@ _FORGET = """
     <change> unneeded u JOIN {s}.files f USING (file_id)
     WHERE w.range_id = %(range)s AND w.profile_id = u.profile_id AND w.file_id = u.file_id AND f.replaces IS NULL
         AND (f.outcome IS NULL OR f.outcome <> ALL(%(verified)s))
-        AND coalesce(f.outcome, %(unsure)s) <those>
+        AND (f.versions <> '{{}}' OR coalesce(f.outcome, 'gave_up') = ANY(%(unsure)s)) <those>
 """
-# A failure leaves the evidence of an older copy alone. An object is ours if we made it, or if it came to be after we
-# first wanted the file and holds the same bytes: a copy of which the answer, or our process, was lost.
-_RECORD = """
-    WITH judged AS (SELECT e.*, f.noted_at, e.outcome = 'copied'
-            OR (e.outcome = 'already_there' AND e.made_at >= date_trunc('second', f.noted_at)) AS made
-        FROM ended e JOIN {s}.files f USING (file_id))
-    UPDATE {s}.files f SET outcome = e.outcome, message = e.message, ended_at = now(),
-        attempts = f.attempts + e.attempts, tried_in = %(range)s,
-        size_bytes = CASE WHEN e.verified THEN e.size_bytes ELSE f.size_bytes END,
-        md5 = CASE WHEN e.verified THEN e.md5 ELSE f.md5 END,
-        etag = CASE WHEN e.verified THEN e.etag ELSE f.etag END,
-        source_etag = CASE WHEN e.verified THEN e.source_etag ELSE f.source_etag END,
-        replaces = CASE WHEN NOT e.verified THEN f.replaces END, retry_at = NULL,
-        ours = f.ours OR coalesce(e.made, false),
-        versions = CASE WHEN e.made AND e.version IS NOT NULL AND e.version <> ALL(f.versions)
-            THEN f.versions || e.version ELSE f.versions END
-    FROM judged e
-    WHERE f.file_id = e.file_id AND (f.outcome IS NULL OR f.outcome <> ALL(%(verified)s))
-"""
-
-
-def known_file(
-    outcome: str | None,
-    waived: bool,  # noqa: FBT001 - a row, column by column
-    outdated: bool,  # noqa: FBT001 - as above
-    size: int,
-    md5: bytes | None,
-    etag: str | None,
-    source_etag: str | None,
-) -> KnownFile:
-    """A row of the ledger's files."""
-    evidence = Evidence(size, md5, etag, source_etag) if etag is not None else None
-    return KnownFile(Outcome(outcome) if outcome else None, waived, outdated, evidence)
-
-
-def _storable(message: str) -> str:
-    return message.replace("\0", "\\0")[:_MESSAGE_CHARACTERS]

@@ -9,7 +9,7 @@ from psycopg import sql
 
 from migration_pipeline.adapters.ledger.control import InTransaction, note
 from migration_pipeline.adapters.ledger.overview import Query
-from migration_pipeline.adapters.ledger.postgres_range import KNOWN, VERIFIED, known_file
+from migration_pipeline.adapters.ledger.results import KNOWN, VERIFIED, known_file
 from migration_pipeline.adapters.postgres.connection import connect
 from migration_pipeline.core.errors import Fatal, RangeLost
 from migration_pipeline.core.model import ProfileId, SourceFile

@@ -269,6 +269,12 @@ STEPS: tuple[Step, ...] = (
     """
     ALTER TABLE {s}.wanted ADD places jsonb;          -- [[place, [spelling, …]], …]; null where `spelling` says it all
     """,
+    # 7: evidence has an age.
+    """
+    ALTER TABLE {s}.files ADD proven_at timestamptz;  -- when its copy was last seen to be as it was proven
+    ALTER TABLE {s}.removed ADD profiles text[];      -- of a file whose row was dropped: who once needed it
+    CREATE INDEX removed_archived ON {s}.removed (range_id) WHERE ours;
+    """,
 )
 """Each step once released is never edited; the next change is a further step."""
 

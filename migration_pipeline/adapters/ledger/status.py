@@ -181,7 +181,7 @@ def is_done(state: RangeState) -> bool:
     return not undone and state.report is not None and state.report["waiting"] == 0
 
 
-def _is_incomplete(state: RangeState) -> bool:
+def is_incomplete(state: RangeState) -> bool:
     """Whether its newest run left profiles that wait for somebody, and no run is to come by itself."""
     to_come = state.running or state.rolled_back or state.requested
     return not to_come and bool((state.report or {}).get("waiting"))
@@ -200,7 +200,7 @@ def _add(total: Status, state: RangeState) -> None:
     total.working += state.running
     total.rolled_back += state.rolled_back and not state.running
     total.done += is_done(state)
-    total.incomplete += _is_incomplete(state)
+    total.incomplete += is_incomplete(state)
     if not is_done(state):
         total.left.append(state.key)
     if state.rolled_back and not state.running:

@@ -16,6 +16,8 @@ from migration_pipeline.adapters.s3.sign import UNSIGNED, Keys
 from migration_pipeline.core.ports import Body, ObjectFacts
 
 _OK, _NOT_FOUND = 200, 404
+ARCHIVES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
+"""Storage classes from which nobody reads at once: Amazon S3 User Guide, "Understanding archival storage"."""
 _NOTHING = hashlib.sha256(b"").hexdigest()
 
 
@@ -137,8 +139,15 @@ def _head(answer: Answer) -> Head:
         etag,
         version_of(answer),
         parsedate_to_datetime(made_at) if made_at else None,
+        # Restored for some days or not: what refers to it is to lead there for good.
+        archived=is_archived(answer.header("x-amz-storage-class"), answer.header("x-amz-archive-status")),
     )
     return Head(facts, is_md5)
+
+
+def is_archived(storage_class: str | None, archive_status: str | None) -> bool:
+    """Whether nobody reads the object at once; Intelligent-Tiering says so in a header of its own."""
+    return storage_class in ARCHIVES or archive_status is not None
 
 
 def etag_of(answer: Answer) -> str:

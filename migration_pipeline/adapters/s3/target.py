@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -18,7 +19,7 @@ from migration_pipeline.adapters.http.wire import Wire
 from migration_pipeline.adapters.s3.access import THREADS, Access, Bucket
 from migration_pipeline.adapters.s3.errors import translated, unreachable
 from migration_pipeline.adapters.s3.headers import StoreAs, for_boto3, for_request
-from migration_pipeline.adapters.s3.objects import Objects, etag_of, md5_in, version_of
+from migration_pipeline.adapters.s3.objects import ARCHIVES, Objects, etag_of, is_archived, md5_in, version_of
 from migration_pipeline.adapters.s3.upload import Condition, S3Upload, stale, uploads_under
 from migration_pipeline.core.errors import Transient
 from migration_pipeline.core.model import FileHeaders
@@ -28,6 +29,8 @@ T = TypeVar("T")
 
 _READ_BYTES = 1024 * 1024
 _NO_OBJECT: Condition = {"IfNoneMatch": "*"}
+_NULL = "null"
+"""Amazon S3 User Guide, "Working with objects in a versioning-enabled bucket"."""
 _IN_A_REQUEST = {"IfNoneMatch": "if-none-match", "IfMatch": "if-match"}
 
 
@@ -137,7 +140,7 @@ class S3Target:
     async def describe(self, key: str, *, read: bool = False) -> ObjectFacts | None:
         if self._objects.carries(key):
             found = await (self._objects.read(key) if read else self._objects.head(key))
-            return found and found.facts
+            return found and self._known(found.facts)
 
         def look() -> ObjectFacts | None:
             head = self._head(key)
@@ -145,9 +148,15 @@ class S3Target:
                 return None
             etag = head["ETag"].strip('"')
             md5 = self._read_back(key) if read else md5_in(etag) if _etag_means_md5(head) else None
-            return ObjectFacts(head["ContentLength"], md5, etag, _version(head), head["LastModified"])
+            archived = is_archived(head.get("StorageClass"), head.get("ArchiveStatus"))
+            facts = ObjectFacts(head["ContentLength"], md5, etag, _version(head), head["LastModified"], archived)
+            return self._known(facts)
 
         return await self._in_thread(look)
+
+    def _known(self, facts: ObjectFacts) -> ObjectFacts:
+        """A class that was asked for is no surprise."""
+        return facts._replace(archived=facts.archived and self._store_as.storage_class not in ARCHIVES)
 
     async def remove(self, key: str, receipt: Receipt) -> None:
         def delete() -> None:
@@ -166,14 +175,14 @@ class S3Target:
             where: dict[str, Any] = {"Bucket": self._bucket.name, "Key": key}
             for version in versions:
                 self._client.delete_object(**where, VersionId=version)
-            if versions:
-                return len(versions)
-            head = self._head(key)
-            # On a bucket with versioning a plain delete would only hide the object, and all that lies below it.
-            if head is None or head["ETag"].strip('"') != etag or _version(head) is not None:
-                return 0
-            self._client.delete_object(**where)
-            return 1
+            # What was made before the bucket had versioning is its "null" version, whatever lies above it. A plain
+            # delete would only hide it, and is for stores that have no versions at all.
+            for which in ({"VersionId": _NULL}, {}):
+                head = self._head(key, **which)
+                if head is not None and head["ETag"].strip('"') == etag and (which or "VersionId" not in head):
+                    self._client.delete_object(**where, **which)
+                    return len(versions) + 1
+            return len(versions)
 
         return await self._in_thread(delete)
 
@@ -200,13 +209,15 @@ class S3Target:
                 confirmed = None
         return Receipt(etag, confirmed, version)
 
-    def _head(self, key: str) -> Any:  # noqa: ANN401 - boto3's answer, or None
+    def _head(self, key: str, **which: str) -> Any:  # noqa: ANN401 - boto3's answer, or None
         from botocore.exceptions import ClientError  # noqa: PLC0415 - 0.15 s that few runs need
 
         try:
-            return self._client.head_object(Bucket=self._bucket.name, Key=key)
+            return self._client.head_object(Bucket=self._bucket.name, Key=key, **which)
         except ClientError as error:
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:  # noqa: PLR2004 - HTTP's "not found"
+            status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+            # One that knows no versions may say 400 to the name of one.
+            if status == HTTPStatus.NOT_FOUND or (which and status == HTTPStatus.BAD_REQUEST):
                 return None
             raise
 
@@ -234,4 +245,4 @@ def _etag_means_md5(head: Any) -> bool:  # noqa: ANN401 - boto3's answer
 def _version(answer: Mapping[str, Any]) -> str | None:
     """The version's name; "null" is how S3 calls the only one there is without versioning."""
     version = answer.get("VersionId")
-    return version if version and version != "null" else None
+    return version if version and version != _NULL else None

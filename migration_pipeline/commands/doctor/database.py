@@ -3,9 +3,10 @@
 from contextlib import closing
 
 from migration_pipeline.adapters.postgres.probe import PostgresProbe
-from migration_pipeline.commands.doctor.findings import Findings, What, failure, ok, warning
+from migration_pipeline.commands.doctor.findings import Finding, Findings, What, failure, ok, warning
 from migration_pipeline.settings import Settings
 from migration_pipeline.stores import look_up, open_index
+from migration_pipeline.upkeep import DOCUMENTS, unseen_by_time
 
 
 def database(settings: Settings) -> Findings:
@@ -21,6 +22,7 @@ def database(settings: Settings) -> Findings:
         yield from _flag(probe, settings.database.profiles.migrated_at)
         yield from _indexes(probe)
         yield from _triggers(probe)
+        yield _sweeps(settings)
         bounds = probe.bounds()
         if not probe.takes_writes():
             yield failure(
@@ -71,3 +73,14 @@ def _triggers(probe: PostgresProbe) -> Findings:
         )
         return
     yield ok(What.DATABASE_TRIGGERS, "none is fired")
+
+
+def _sweeps(settings: Settings) -> Finding:
+    unseen = [what for what in unseen_by_time(settings) if what != DOCUMENTS]
+    if unseen:
+        return warning(
+            What.DATABASE_SWEEPS,
+            f"no time tells of changes to {' and '.join(unseen)}: sweeps find these as each profile's turn comes.",
+            "Set updated_at for them, or run sweep --full more often.",
+        )
+    return ok(What.DATABASE_SWEEPS, "what comes late is found by time, or as each profile's turn comes")

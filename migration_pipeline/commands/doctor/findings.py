@@ -30,6 +30,7 @@ class What(StrEnum):
     DATABASE_FLAG = "database: flag"
     DATABASE_INDEXES = "database: indexes"
     DATABASE_TRIGGERS = "database: triggers"
+    DATABASE_SWEEPS = "database: sweeps"
     LEDGER = "ledger"
     LEDGER_RIGHTS = "ledger: rights"
     SOURCE = "source"
