@@ -15,6 +15,7 @@ from migration_pipeline.defs.migrated import migrate_job, migrated_range
 from migration_pipeline.defs.new_ranges import new_ranges
 from migration_pipeline.defs.operator import JOBS as OPERATOR_JOBS
 from migration_pipeline.defs.operator_log import operator_acts, operator_log
+from migration_pipeline.defs.pause_now import pause_now
 from migration_pipeline.defs.purged_runs import purge_job, purge_schedule, purged_runs
 from migration_pipeline.defs.ranges import plan_job, profile_ranges
 from migration_pipeline.defs.report import migration_report
@@ -71,7 +72,7 @@ defs = dg.Definitions(
         *CUTOVER_JOBS,
     ],
     schedules=[inventory_schedule, sweep_schedule, erase_schedule, purge_schedule],
-    sensors=[alerts, fresh_pages, metrics, new_ranges, operator_acts, requested_ranges, watchdog],
+    sensors=[alerts, fresh_pages, metrics, new_ranges, operator_acts, pause_now, requested_ranges, watchdog],
     resources={"migration": Migration()},
     # One process a run, at a quarter of the multiprocess default's CPU. It stands here and not on the job, because
     # backfills launched from the asset pages do not go through the job.

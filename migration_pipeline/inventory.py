@@ -20,6 +20,7 @@ from migration_pipeline.adapters.ledger.inventory import Listing
 from migration_pipeline.adapters.ledger.listings import Begun
 from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
 from migration_pipeline.adapters.postgres.profiles import PostgresProfiles
+from migration_pipeline.core.alert_words import count as so_many
 from migration_pipeline.core.control import Listener, Say
 from migration_pipeline.core.copy_file import Copier
 from migration_pipeline.core.count import Counted, count, count_unowned
@@ -146,7 +147,7 @@ def _list_container(seen: "_Seen", listing: AzureListing, container: str, marker
         skipped = Counter(seen.skipped) + Counter(page.skipped)
         size = sum(blob.size for blob in page.blobs)
         seen.keep(Rows(as_csv(page.blobs), len(page.blobs), size, progress, skipped))
-        say(f"listed {seen.blobs:,} blobs, now in {container}")
+        say(f"listed {so_many(seen.blobs, 'blob')}, now in {container}")
 
 
 def read(ledger: PostgresLedger, report: Report, containers: Sequence[str], say: Say) -> Begun:
@@ -171,7 +172,7 @@ def read(ledger: PostgresLedger, report: Report, containers: Sequence[str], say:
     try:
         for rows in report.batches(containers, seen.progress, seen.skipped):
             seen.keep(rows)
-            say(f"read {seen.blobs:,} blobs of the report")
+            say(f"read {so_many(seen.blobs, 'blob')} of the report")
         ledger.listings.finish(begun.listing_id)
     except Fatal:
         ledger.listings.forget(begun.listing_id)
@@ -215,11 +216,11 @@ def _count(ledger: PostgresLedger, settings: Settings, say: Say) -> None:
             held.append(count(batch, copies, urls, totals))
             if len(held) == _BATCHES:
                 counting, held = ledger.counts.keep(counting, held, totals), []
-                say(f"counted what {totals.profiles:,} profiles refer to")
+                say(f"counted the references of {so_many(totals.profiles, 'profile')}")
         if held:
             counting = ledger.counts.keep(counting, held, totals)
         _count_unowned(ledger, profiles, counting, urls)
-    say(f"counted what {totals.profiles:,} profiles refer to")
+    say(f"counted the references of {so_many(totals.profiles, 'profile')}")
     ledger.counts.finish(counting.count_id)
 
 
@@ -241,7 +242,7 @@ def _ask_for_missing(ledger: PostgresLedger, settings: Settings, listing_id: int
         if there:
             ledger.listings.add(listing_id, there)
         after, asked, found = missing[-1][0], asked + len(missing), found + len(there)
-        say(f"asked for {asked:,} files that the listing has not")
+        say(f"asked for {so_many(asked, 'file')} missing in the listing")
     return found
 
 
@@ -312,7 +313,7 @@ def copy_orphans(settings: Settings, say: Say = lambda _: None) -> Transferred:
             listener.wait()
             done = done.plus(_copied(settings, stores, rules, ledger, [item for _, item in left], listener))
             after = left[-1][0]
-            say(f"copied {done.copied:,} orphans, {done.failed:,} failed")
+            say(f"copied {so_many(done.copied, 'orphan')}, {done.failed:,} failed")
     return done
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from migration_pipeline.adapters.ledger.counts import Counting
 from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
 from migration_pipeline.adapters.postgres.profiles import PostgresProfiles
+from migration_pipeline.core import calibration
 from migration_pipeline.core import estimate as estimating
 from migration_pipeline.core.estimate import Compute, Estimate, Speed
 from migration_pipeline.core.inventory import Found
@@ -34,10 +35,8 @@ from migration_pipeline.stores import (
 )
 
 _MEASURE = "where ranges are cut"  # what the ledger keeps it under
-_STRETCH_SECONDS = 10  # that progress is counted by
 _STOCK_HOLDS = timedelta(days=7)
 _SHOWN = 5
-_LATELY = 360  # stretches at work, the newest: an hour of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +177,12 @@ def estimate(settings: Settings, planned: Planned) -> tuple[Estimate, SampledFil
     """What the migration is to be expected to move, cost and take; the source is asked where there is no inventory."""
     prices = charged(settings)
     with closing(open_ledger(settings)) as ledger:
-        speed, compute = _speed(settings, ledger), _compute(ledger)
+        measured, compute = calibration.rate(_ran(ledger)), _compute(ledger)
+    speed = _speed(settings, measured)
+    if measured is None:
+        # Where it was measured, the starting of runs is in it.
+        starting = estimating.RUN_SECONDS * len(planned.ranges) / settings.control.workers
+        speed = speed._replace(starting=starting)
     read_back, stock = settings.copy_.read_back, planned.stock
     if stock is not None:
         found, totals = stock.found, stock.counting.totals
@@ -209,10 +213,29 @@ def _examples(found: Found) -> dict[Outcome, list[SourceFile]]:
     }
 
 
-def _speed(settings: Settings, ledger: PostgresLedger) -> Speed:
-    worked = ledger.overview.progress(every=f"{_STRETCH_SECONDS} seconds")[-_LATELY:]
-    copied, seconds = sum(row.files for row in worked), _STRETCH_SECONDS * len(worked)
-    measured = (copied / seconds, sum(row.bytes for row in worked) / seconds) if copied else None
+def last_estimate(settings: Settings) -> calibration.Off | None:
+    """How far the estimate made before the first run was off; `None` where nothing can be compared yet."""
+    with closing(open_ledger(settings)) as ledger:
+        return calibration.off(ledger.expected(), _ran(ledger))
+
+
+def _ran(ledger: PostgresLedger) -> list[calibration.Ran]:
+    """The newest run of each range that has ended."""
+    return [
+        calibration.Ran(
+            state.started_at,
+            state.ended_at,
+            state.profiles,
+            state.report.get("copied", 0),
+            state.report.get("files", 0),
+            state.report.get("paused_seconds", 0.0),
+        )
+        for state in ledger.overview.states()
+        if state.report and not state.rolled_back and state.started_at and state.ended_at
+    ]
+
+
+def _speed(settings: Settings, measured: float | None) -> Speed:
     return estimating.bounded(
         measured,
         settings.control.workers,

@@ -394,6 +394,7 @@ def charged(settings: Settings) -> Prices:
         prices.target_writes_per_1000,
         prices.target_storage_per_gigabyte_month,
         prices.compute_per_vcpu_hour,
+        prices.currency,
     )
 
 

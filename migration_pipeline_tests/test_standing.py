@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import dagster as dg
 import pytest
+import yaml
 from click.testing import CliRunner
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
@@ -24,9 +25,10 @@ from migration_pipeline.adapters.ledger.postgres_range import PostgresRangeLedge
 from migration_pipeline.adapters.metrics_textfile import METRICS
 from migration_pipeline.cli.main import main
 from migration_pipeline.commands import status_screen
+from migration_pipeline.core.alert_words import shown
 from migration_pipeline.core.errors import Transient, Unreachable
 from migration_pipeline.core.model import CopyResult, Outcome, ProfileRange, SourceFile, Wish
-from migration_pipeline.defs import letters, report
+from migration_pipeline.defs import letters, operator, report
 from migration_pipeline.defs.metrics import metrics
 from migration_pipeline.defs.resources import Migration
 from migration_pipeline.sandbox import Sandbox
@@ -297,7 +299,7 @@ def test_the_report_holds_numbers_and_pictures(desk: Desk) -> None:
     assert "In S3: 20 files" in pictures[0]
     assert ">source_missing<" in pictures[3]
     assert "| copied | 20 |" in text
-    assert f"| {RANGES[1].key} | 1 | `1 for source_missing` |" in text
+    assert f"| {RANGES[1].key} | 1 | `1 source_missing` |" in text
 
 
 def test_sizes_are_told_apart_at_powers_of_two(desk: Desk) -> None:
@@ -333,8 +335,13 @@ def test_dead_letters_are_escaped_and_come_with_their_commands(desk: Desk) -> No
     # The range is asked for, and so no longer waits for somebody.
     ranges = desk.shown().standing.status
     assert (ranges.incomplete, ranges.not_begun) == (0, 2)
-    assert page["report"].value.startswith("**source_missing**: 0 waiting, 1 waived")
-    assert "retry" not in page["report"].value
+    text = page["report"].value
+    assert text.startswith("**source_missing**: 0 waiting, 1 waived")
+    # Nothing is asked for any more; what is left to offer is the way back.
+    for said in (text, CliRunner().invoke(main, ["dead-letters", "list"]).output):
+        assert "Nothing to do: waived" in said
+        assert "Restore" not in said
+    assert re.findall("(?:retry|waive) --.*", text) == ["retry --class source_missing --waived"]
 
 
 def test_every_command_of_a_page_is_one(desk: Desk) -> None:
@@ -342,3 +349,39 @@ def test_every_command_of_a_page_is_one(desk: Desk) -> None:
     for command in re.findall(r"^migration-pipeline (.+)$", page["report"].value, re.MULTILINE):
         asked = [*command.replace("'…'", "why").split(), "--help"]
         assert CliRunner().invoke(main, asked).exit_code == 0
+
+
+def test_each_command_has_its_launchpad_beside_it(desk: Desk) -> None:
+    """What is copied into the Launchpad is a config of the job that the line above it names."""
+    waiting = letters.page(desk.ledger.overview.letter_classes(), [])["report"].value
+    desk.ledger.control.waive(Selection(outcome=Outcome.SOURCE_MISSING), by="anna", why="gone for good")
+    waived = letters.page(desk.ledger.overview.letter_classes(), [])["report"].value
+    jobs = {job.name: job for job in operator.JOBS}
+    beside = re.findall(r"```sh\n(.+)\n```\n\n```yaml\n# Jobs > (\w+) > Launchpad\n(.+)\n```", waiting + waived)
+    assert len(beside) == (waiting + waived).count("```sh") == 3
+    for command, name, config in beside:
+        assert command.split()[2] == name.split("_")[0]
+        given = yaml.safe_load(config)
+        assert dg.validate_run_config(jobs[name], given)
+        [op] = given["ops"].values()
+        assert op["config"]["class"] == "source_missing"
+        assert op["config"].get("waived", False) == ("--waived" in command)
+
+
+def test_a_long_name_takes_a_line_wherever_it_is_shown(desk: Desk, tmp_path: Path) -> None:
+    name = "é" * 300 + ".jpg"
+    file = SourceFile("photos", name)
+    desk.at_work.want([Wish(29, file, "x", had_query=False)])
+    desk.at_work.record([CopyResult(file, Outcome.TOO_LONG_KEY, attempts=1, message="too long")])
+    classes = desk.ledger.overview.letter_classes()
+    listed = CliRunner().invoke(main, ["dead-letters", "list"]).output
+    page = letters.page(classes, desk.ledger.overview.dead_letters())["report"].value
+    alert = shown(str(file))
+    assert CliRunner().invoke(main, ["report", "--out", str(tmp_path)]).exit_code == 0
+    report_page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for text in (listed, page, alert, report_page):
+        (longest,) = {run for run in re.findall("é+…é+", text) if text}
+        assert len(longest) <= 120
+        assert not re.search("é{65}", text)
+    full = CliRunner().invoke(main, ["dead-letters", "show", str(file), "--json"]).output
+    assert json.loads(full)["file"] == str(file)

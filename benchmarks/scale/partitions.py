@@ -15,7 +15,7 @@ from benchmarks.scale import profiles
 from benchmarks.scale.pages import Browser, wait_for
 from benchmarks.scale.results import Figures, load_average, say
 from migration_pipeline.commands.dagster_instance import daemon, instance, shipped, webserver
-from migration_pipeline.commands.launches import cancel, launch_backfill, state
+from migration_pipeline.commands.launches import cancel, launch_backfill, location_of, state
 from migration_pipeline.defs.migrated import SPECS
 from migration_pipeline.defs.ranges import register, set_workers
 from migration_pipeline.planning import keep, plan
@@ -118,7 +118,7 @@ def _backfill(home: Path, browser: Browser, partitions: int, slices: int, times:
         keys = list(opened.get_dynamic_partitions("profile_ranges"))
         parts = [keys[start : start + partitions // slices] for start in range(0, partitions, partitions // slices)]
         before = time.monotonic()
-        launched = [launch_backfill(part) for part in parts]
+        launched = [launch_backfill(location_of(opened), part) for part in parts]
         launching = time.monotonic() - before
         with daemon(home / "daemon.log"):
             before = time.monotonic()

@@ -26,7 +26,11 @@ def send_trial(json_: bool) -> None:  # noqa: FBT001 - click's form
     settings = load()
     to = channels([url.get_secret_value() for url in settings.secrets.alert_urls])
     if not to:
-        raise Fatal("is empty: nobody is told.", setting="ALERT_URLS", remedy="docs/alerts.md has examples.")
+        raise Fatal(
+            "is not set in this shell, so nobody can be told from here.",
+            setting="ALERT_URLS",
+            remedy="Set it as the Dagster code server has it, and try again; docs/alerts.md has examples.",
+        )
     alert = trial_alert(datetime.now(UTC), settings.alerts.ui_url)
     taken = [channel.send(alert) for channel in to]
     if json_:

@@ -6,6 +6,7 @@ import click
 
 from migration_pipeline.cli.control import by
 from migration_pipeline.cli.show import as_json, honest, print_json, print_table
+from migration_pipeline.core.alert_words import count
 
 _SHOWN = 20
 
@@ -46,8 +47,8 @@ def archive(folder: Path, apply_: bool, why: str, by: str, json_: bool) -> None:
     if done.files:
         rows = [[kept.name, f"{kept.rows:,}", f"{kept.bytes:,}", kept.sha256] for kept in done.files]
         print_table(["file", "rows", "bytes", "SHA-256"], rows)
-    amount = f"{done.rows:,} rows of {done.ranges:,} ranges"
+    amount = f"{count(done.rows, 'row')} of {count(done.ranges, 'range')}"
     if done.applied:
-        click.echo(f"{amount} archived in {folder.absolute()}; {done.dropped:,} files left the ledger.")
+        click.echo(f"{amount} archived in {folder.absolute()}; {count(done.dropped, 'file')} left the ledger.")
     else:
         click.echo(f"{amount} would be archived and dropped. Nothing was written: add --apply.")

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from migration_pipeline.cli.show import as_json, honest, moment, planned_ledger, print_json, print_table, visible
+from migration_pipeline.core.alert_words import count
 from migration_pipeline.core.errors import Fatal
 
 
@@ -133,4 +134,4 @@ def workers(number: int, why: str, by: str) -> None:
     with closing(planned_ledger()) as ledger, instance() as opened:
         set_workers(opened, number)
         ledger.control.note("workers", by=by, why=why, details={"workers": number})
-    click.echo(f"{number} ranges at the same time from now on. Where these are fewer, runs at work end first.")
+    click.echo(f"{count(number, 'range')} at the same time from now on. Where more are at work, they end first.")

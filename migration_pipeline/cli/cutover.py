@@ -8,6 +8,7 @@ import click
 
 from migration_pipeline.cli.control import by as by_whom
 from migration_pipeline.cli.show import LEFT, as_json, honest, moment, print_json, print_table, visible
+from migration_pipeline.core.alert_words import counted
 from migration_pipeline.core.cutover import Hold, Phase, Written
 
 _phase = click.argument("phase", type=click.Choice([phase.value for phase in Phase]))
@@ -48,9 +49,8 @@ def _landed(written: Written) -> str:
     if written.newest_at is None:
         return "No blob was written to the source since, by its newest listing."
     names = ", ".join(written.examples)
-    return (
-        f"{written.blobs:,} blobs were written to the source since, the newest at {moment(written.newest_at)}: {names}"
-    )
+    blobs = counted(written.blobs, "blob", "was", "were")
+    return f"{blobs} written to the source since, the newest at {moment(written.newest_at)}: {names}"
 
 
 def _next(following: Phase | None, holds: Sequence[Hold]) -> None:

@@ -7,6 +7,7 @@ import click
 
 from migration_pipeline.cli.control import by
 from migration_pipeline.cli.show import LEFT, as_json, honest, print_json, print_table, short, visible
+from migration_pipeline.core.alert_words import count
 from migration_pipeline.core.errors import Fatal
 
 _SHOWN = 50
@@ -59,7 +60,7 @@ def _show(done: Any) -> None:  # noqa: ANN401 - core.removal_report.Decommission
         click.echo(f"Of an earlier run that was cut off: {done.closed} were {past}, {done.withdrawn} were not.")
     if done.capped:
         click.echo("decommission.max_delete is reached: the next run goes on.")
-    amount = f"{done.files} blobs, {done.bytes / 1e6:,.1f} MB"
+    amount = f"{count(done.files, 'blob')}, {done.bytes / 1e6:,.1f} MB"
     if done.applied:
         click.echo(f"{amount} {past}; the ledger keeps the record.")
         return

@@ -9,6 +9,8 @@ import click
 from migration_pipeline.cli.control import by
 from migration_pipeline.cli.show import REFUSED, as_json, honest, print_json, print_table, visible
 
+_PIPED = 100  # columns in a pipe or a file, where somebody reads it later; no cell holds a command to copy
+
 
 @click.command()
 @click.option("--write-path", is_flag=True, help="Look at uploads to the target instead, as a browser makes them.")
@@ -41,7 +43,7 @@ def doctor(
     if json_:
         print_json([finding._asdict() for finding in findings])
     else:
-        print_table(["", "what", "found", "remedy"], [[f.health, f.what, f.said, f.remedy] for f in findings])
+        _show(findings)
     if any(finding.health is Health.FAILURE for finding in findings):
         sys.exit(REFUSED)
 
@@ -74,7 +76,7 @@ def _look_at_write_path(origins: Sequence[str], *, fix: bool, apply: bool, by: s
 
 def _show(findings: Sequence[Any]) -> None:
     """The table, and remedies below it: they hold commands to copy, which a table would break."""
-    print_table(["", "what", "found"], [[f.health, f.what, f.said] for f in findings])
+    print_table(["", "what", "found"], [[f.health, f.what, f.said] for f in findings], piped=_PIPED)
     for finding in findings:
         if finding.remedy:
             click.echo(f"\n{finding.what}: {visible(finding.said)}\n  {visible(finding.remedy)}")

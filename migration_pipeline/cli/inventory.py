@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from migration_pipeline.cli.show import LEFT, as_json, honest, moment, print_json, print_table, short
+from migration_pipeline.core.alert_words import count
 from migration_pipeline.core.errors import Fatal
 
 if TYPE_CHECKING:
@@ -64,9 +65,9 @@ def inventory(report: tuple[Path, ...], made_at: str | None, folder: Path, apply
     else:
         _show(found)
         if written:
-            click.echo(f"{written.orphans:,} orphans written to {written.path}.")
+            click.echo(f"{count(written.orphans, 'orphan')} written to {written.path}.")
         if copied is not None:
-            click.echo(f"{copied.copied:,} orphans copied, {copied.failed:,} failed.")
+            click.echo(f"{count(copied.copied, 'orphan')} copied, {copied.failed:,} failed.")
         elif settings.inventory.orphans == "copy" and found.orphans:
             click.echo(f"No orphan was copied: --apply copies them under {settings.inventory.orphan_prefix!r}.")
     if found.missing or found.archived_needed or found.too_long or (copied is not None and copied.failed):
@@ -124,7 +125,7 @@ def _show(found: "Found") -> None:
         ],
     )
     examples = [
-        [_WORDS[what], short(str(item.file), 100), item.profile_id or ""]
+        [_WORDS[what], short(str(item.file)), item.profile_id or ""]
         for what, items in found.examples.items()
         for item in items[:_SHOWN]
     ]

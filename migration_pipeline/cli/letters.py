@@ -13,8 +13,9 @@ import click
 
 from migration_pipeline.cli.control import by as by_whom
 from migration_pipeline.cli.show import LEFT, as_json, honest, moment, planned_ledger, print_json, print_table, short
+from migration_pipeline.core.alert_words import count
 from migration_pipeline.core.errors import Fatal
-from migration_pipeline.core.model import REMEDIES, Outcome, SourceFile
+from migration_pipeline.core.model import REMEDIES, WAIVED, Outcome, SourceFile
 from migration_pipeline.core.text import inert
 
 _CLASSES = [outcome.value for outcome in Outcome if not outcome.verified]
@@ -69,7 +70,7 @@ def list_(
     if json_:
         print_json([_as_json(item) for item in letters])
         return
-    counts = [[i.outcome, str(i.waiting), str(i.waived), REMEDIES[i.outcome]] for i in classes]
+    counts = [[i.outcome, str(i.waiting), str(i.waived), REMEDIES[i.outcome] if i.waiting else WAIVED] for i in classes]
     print_table(["class", "waiting", "waived", "what to do"], counts)
     rows = [
         [i.outcome, short(str(i.file)), i.profile_id, i.range_key, str(i.attempts), _state(i), short(i.message, 80)]
@@ -105,7 +106,7 @@ def show(file: str, json_: bool) -> None:  # noqa: FBT001 - click's form
         ["tries", f"{first.attempts}, the last at {moment(first.ended_at)}" if first.ended_at else "0"],
         ["ranges", ", ".join(item.range_key for item in letters)],
         ["a profile", first.profile_id],
-        ["what to do", REMEDIES[first.outcome]],
+        ["what to do", WAIVED if first.waived else REMEDIES[first.outcome]],
     ]
     if first.waived:
         rows.append(["waived", f"by {first.waived.by} at {moment(first.waived.at)}: {first.waived.why}"])
@@ -176,7 +177,7 @@ def export(path: Path, choice: _Choice, force: bool) -> None:  # noqa: FBT001 - 
             for letter in _every(ledger, choice):
                 writer.writerow(_cells(letter))
                 written += 1
-    click.echo(f"{written} dead letters written to {path}.")
+    click.echo(f"{count(written, 'dead letter')} written to {path}.")
 
 
 def _every(ledger: Any, choice: _Choice) -> Iterator[Any]:  # noqa: ANN401 - adapters.ledger.postgres_ledger, imported late
@@ -234,10 +235,10 @@ def _would_waive(classes: Sequence[Any], *, json_: bool) -> None:
     if json_:
         print_json({"applied": False, "files": files, "classes": waiting})
     elif files:
-        print_table(["class", "would be waived"], [[name, str(count)] for name, count in waiting.items()])
+        print_table(["class", "would be waived"], [[name, str(number)] for name, number in waiting.items()])
         click.echo("Their references would stay at the source for good. Nothing was changed: add --apply.")
     else:
-        click.echo("No dead letter is so.")
+        click.echo("No dead letters match.")
     if not files:
         sys.exit(LEFT)
 
@@ -246,10 +247,11 @@ def _say(chosen: Any, done: str, *, json_: bool) -> None:  # noqa: ANN401 - adap
     if json_:
         print_json({"files": chosen.files, "ranges": chosen.ranges})
     elif chosen.files:
-        click.echo(f"{chosen.files} dead letters {done}, needed by profiles of {len(chosen.ranges)} ranges.")
+        letters, ranges = count(chosen.files, "dead letter"), count(len(chosen.ranges), "range")
+        click.echo(f"{letters} {done}, needed by profiles of {ranges}.")
         click.echo("The sensor requested_ranges runs these. Without a daemon: " + _migrate(chosen.ranges))
     else:
-        click.echo("No dead letter is so.")
+        click.echo("No dead letters match.")
     if not chosen.files:
         sys.exit(LEFT)
 
@@ -273,6 +275,6 @@ def _as_json(letter: Any) -> dict[str, Any]:  # noqa: ANN401 - as above
     return {
         **letter._asdict(),
         "file": str(letter.file),
-        "remedy": REMEDIES[letter.outcome],
+        "remedy": WAIVED if letter.waived else REMEDIES[letter.outcome],
         "waived": letter.waived._asdict() if letter.waived else None,
     }

@@ -34,6 +34,7 @@ from migration_pipeline.cli.show import (
     say_refusal,
 )
 from migration_pipeline.cli.upkeep import audit, erase, rollback, sweep
+from migration_pipeline.core.alert_words import count, counted
 from migration_pipeline.core.errors import Fatal, SettingsError
 
 
@@ -112,13 +113,13 @@ def migrate(
             for key in ledger.name_again(chosen.keys, by=operator()):
                 tell(f"range {key} was rolled back: it is migrated again, for you named it")
         elif stay := ledger.rolled_back(chosen.keys):
-            tell(f"{len(stay)} of the ranges were rolled back, and stay so until you name them")
+            tell(f"{counted(len(stay), 'range', 'stays', 'stay')} rolled back: name a range to migrate it again")
             chosen = chosen._replace(keys=[key for key in chosen.keys if key not in stay])
     if not chosen.keys:
-        tell(f"nothing is left: all {chosen.planned} ranges are done.")
+        tell(f"Nothing is left to migrate in {count(chosen.planned, 'range')}.")
         return
     # Closed here and now, also by Ctrl-C: it cancels what nobody else would go on with.
-    with closing(migrating.migrate(settings, chosen.keys, tell)) as states:
+    with closing(migrating.migrate(settings, chosen.keys, tell, named=bool(ranges))) as states:
         last = watch(states, terminal=sys.stderr.isatty(), tell=tell)
     if json_:
         print_json(last.status.as_json() | {"copied_now": last.copied_now})

@@ -10,11 +10,12 @@ from typing import Any, ParamSpec
 import click
 
 from migration_pipeline.core import text as texts
+from migration_pipeline.core.alert_words import count
 from migration_pipeline.core.errors import Fatal, MigrationError
 
 P = ParamSpec("P")
 LEFT, REFUSED = 1, 2
-visible = texts.visible
+visible, short = texts.visible, texts.shortened
 """No control character of a user's text reaches the terminal."""
 
 as_json = click.option("--json", "json_", is_flag=True, help="Print JSON instead of tables.")
@@ -73,13 +74,13 @@ def print_status(state: Any) -> None:  # noqa: ANN401 - commands.status.Status, 
             f"{state.migrated} migrated, {state.nothing_to_move} with nothing to move, {state.waiting} waiting",
         ],
         ["files", f"{state.copied} copied, {state.bytes / 1e6:,.1f} MB"],
-        *([f"waiting for {reason}", f"{n} profiles"] for reason, n in state.waiting_for.most_common()),
+        *([f"waiting for {reason}", count(n, "profile")] for reason, n in state.waiting_for.most_common()),
     ]
     print_table(["", ""], rows)
 
 
-def print_table(head: list[str], rows: list[list[str]]) -> None:
-    """Columns of plain text."""
+def print_table(head: list[str], rows: list[list[str]], *, piped: int = 240) -> None:
+    """Columns of plain text, as wide as the terminal; in a pipe, which has no window to fit into, `piped` at most."""
     from rich.console import Console  # noqa: PLC0415 - as above
     from rich.table import Table  # noqa: PLC0415 - as above
     from rich.text import Text  # noqa: PLC0415 - as above
@@ -90,14 +91,7 @@ def print_table(head: list[str], rows: list[list[str]]) -> None:
         # As plain text: names come from users. rich would read square brackets as markup, a terminal obey escapes.
         table.add_row(*(Text(visible(cell), style=colours.get(cell, "")) for cell in row))
     console = Console()
-    # In a pipe there is no window to fit into: cells would be cut for nothing.
-    (console if console.is_terminal else Console(width=240)).print(table)
-
-
-def short(name: str, most: int = 60) -> str:
-    """A name on one line, its middle left out where it is long."""
-    text = visible(name)
-    return text if len(text) <= most else text[: most // 2] + "…" + text[-most // 2 :]
+    (console if console.is_terminal else Console(width=piped)).print(table)
 
 
 def moment(at: datetime) -> str:

@@ -6,6 +6,7 @@ import click
 
 from migration_pipeline.cli.control import by as by_whom
 from migration_pipeline.cli.show import LEFT, as_json, honest, print_json, print_table, short
+from migration_pipeline.core.alert_words import count
 from migration_pipeline.core.errors import Fatal, RangeBusy
 
 _SHOWN = 50
@@ -28,22 +29,22 @@ def sweep(full: bool, json_: bool) -> None:  # noqa: FBT001 - click's form
             "unseen": list(swept.unseen),
         })  # fmt: skip
     else:
-        click.echo(f"{swept.looked_at} profiles looked at, {swept.late} hold a reference to the source again.")
+        click.echo(f"{count(swept.looked_at, 'profile')} looked at. Referring to the source again: {swept.late:,}.")
         if full:
             click.echo(f"{swept.files} copied files compared, the source has newer bytes of {swept.outdated}.")
         if swept.busy:
-            click.echo(f"{len(swept.busy)} ranges are being worked on; their files were passed over.")
+            click.echo(f"Files passed over, for a run is at work: {count(len(swept.busy), 'range')}.")
         if swept.unplanned:
-            click.echo(f"{swept.unplanned} profiles of no range do, too: `migration-pipeline plan --apply` plans them.")
+            profiles = count(swept.unplanned, "profile")
+            click.echo(f"Of no range, and at the source, too: {profiles}. `migration-pipeline plan --apply` plans one.")
         if swept.unowned:
             click.echo(
-                f"{swept.unowned} rows of related tables do, and their profile is gone: give them one, or delete "
-                "them. What they name is kept."
+                f"Without a profile, and at the source, too: {count(swept.unowned, 'row')} of related tables. Give "
+                "each a profile, or delete it. What they name is kept."
             )
         if swept.refused:
-            click.echo(
-                f"The database refuses to have the flag of {swept.refused} of them cleared; look at its triggers."
-            )
+            profiles = count(swept.refused, "profile")
+            click.echo(f"The database refuses to have the flag of {profiles} cleared; look at its triggers.")
         if swept.unseen:
             click.echo(
                 f"No time tells of changes to {' and '.join(swept.unseen)}: these are found as each profile's turn "
@@ -72,7 +73,8 @@ def erase(apply_: bool, json_: bool) -> None:  # noqa: FBT001 - click's form
             return
         rows = [[short(str(item.file)), ", ".join(map(str, item.profiles))] for item in dropped]
         print_table(["file", "once needed by"], rows)
-        click.echo(f"{len(dropped)} copies. Nothing was removed: `migration-pipeline erase --apply` does that.")
+        copies = count(len(dropped), "copy", "copies")
+        click.echo(f"{copies}. Nothing was removed: `migration-pipeline erase --apply` does that.")
         return
     done = upkeep.erase_dropped(settings)
     if json_:
@@ -81,8 +83,12 @@ def erase(apply_: bool, json_: bool) -> None:  # noqa: FBT001 - click's form
             "refused": done.refused, "lost": done.lost, "busy": done.busy,
         })  # fmt: skip
     else:
-        click.echo(f"{done.files} copies removed ({done.objects} objects or versions); the ledger keeps the record.")
-        click.echo(f"{done.spared} spared: somebody refers to them after all.")
+        copies, objects = (
+            count(done.files, "copy", "copies"),
+            count(done.objects, "object or version", "objects or versions"),
+        )
+        click.echo(f"{copies} removed ({objects}); the ledger keeps the record.")
+        click.echo(f"Spared, for somebody refers to them after all: {done.spared}.")
         for name in done.unproven:
             click.echo(f"left, for nobody can say whose it is: {short(name)}")
         for refusal in done.refused:
@@ -159,8 +165,8 @@ def rollback(
     settings = load()
     keys = choose(settings, ranges, also_done=True).keys
     if not apply_:
-        click.echo(f"References of {len(keys)} ranges would point at the source again, where it still has the file")
-        click.echo("unchanged; flags would be cleared. Copies stay in S3. Nothing was written: add --apply.")
+        click.echo(f"References of {count(len(keys), 'range')} would point at the source again, where it still has")
+        click.echo("the file unchanged; flags would be cleared. Copies stay in S3. Nothing was written: add --apply.")
         return
     done, busy = [], []
     for key in keys:
@@ -177,7 +183,7 @@ def rollback(
         })  # fmt: skip
     else:
         urls = sum(item.database.urls for item in done), sum(item.firebase.urls for item in done)
-        click.echo(f"{urls[0]} URLs in the database and {urls[1]} in Firebase point at the source again.")
+        click.echo(f"URLs that point at the source again: {urls[0]:,} in the database, {urls[1]:,} in Firebase.")
         click.echo(f"{sum(item.stayed for item in done)} references stay: the app uploaded those files to S3 itself.")
         if left:
             rows = [[str(w.profile_id), w.reason, short(str(w.file)), key] for key, w in left[:_SHOWN]]

@@ -62,9 +62,14 @@ def daemon_alive(opened: dg.DagsterInstance) -> bool:
 
 
 @contextmanager
-def daemon(log: Path) -> Iterator[None]:
-    """A daemon of our own, for as long as the block runs; what it prints goes to `log`."""
-    yield from _service(["migration_pipeline.commands.prompt_daemon", "run"], log)
+def daemon(log: Path, workspace: Path | None = None) -> Iterator[None]:
+    """A daemon of our own, for as long as the block runs; what it prints goes to `log`.
+
+    Args:
+        log: a file.
+        workspace: another workspace.yaml than the project's.
+    """
+    yield from _service(["migration_pipeline.commands.prompt_daemon", "run"], log, workspace)
 
 
 def forget_daemon(opened: dg.DagsterInstance) -> None:
@@ -84,12 +89,11 @@ def begin_anew(log: Path) -> None:
         log.replace(log.with_name(f"{log.name}.old"))
 
 
-def _service(command: Sequence[str], log: Path) -> Iterator[None]:
-    workspace = ["-w", str(shipped("workspace.yaml"))]
+def _service(command: Sequence[str], log: Path, workspace: Path | None = None) -> Iterator[None]:
     begin_anew(log)
     with log.open("ab") as output:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter
-            [sys.executable, "-m", *command, *workspace],
+            [sys.executable, "-m", *command, "-w", str(workspace or shipped("workspace.yaml"))],
             stdout=output,
             stderr=subprocess.STDOUT,
             # Ctrl-C in the terminal reaches us alone, and we stop it in order.

@@ -20,8 +20,10 @@ from migration_pipeline.commands.migrate import choose, migrate
 from migration_pipeline.commands.proof import prove
 from migration_pipeline.commands.status import Status
 from migration_pipeline.commands.watch import watch
+from migration_pipeline.core.alert_words import count
 from migration_pipeline.core.errors import Fatal
 from migration_pipeline.core.model import REMEDIES
+from migration_pipeline.core.text import shortened
 from migration_pipeline.defs.groups import MIGRATE
 from migration_pipeline.sandbox import Sandbox
 from migration_pipeline.sandbox.app import App, AppSize, AppStores, create_app, settings_toml
@@ -108,7 +110,8 @@ def _make_app(servers: Sandbox, profiles: int, say: Say) -> App:
     with live_line(say) as tell:
         app = create_app(AppStores.on(servers), AppSize(profiles=profiles), tell)
     counts = app.counts
-    say(f"Made an app of {counts.profiles} profiles, {counts.files:,} files, {counts.bytes / 1e6:,.0f} MB.")
+    what = f"{count(counts.profiles, 'profile')}, {count(counts.files, 'file')}, {counts.bytes / 1e6:,.0f} MB"
+    say(f"Made an app of {what}.")
     return app
 
 
@@ -116,7 +119,7 @@ def _plan(settings: Settings, say: Say) -> None:
     materialize("profile_ranges")
     with closing(open_ledger(settings)) as ledger:
         ranges = ledger.ranges()
-    say(f"Planned {len(ranges)} ranges, of {max(item.profiles for item in ranges)} profiles at most.")
+    say(f"Planned {count(len(ranges), 'range')}, of {count(max(item.profiles for item in ranges), 'profile')} at most.")
     for finding in examine(settings):
         if finding.health is Health.FAILURE:
             raise Fatal(finding.said, setting=finding.what, remedy=finding.remedy)
@@ -130,18 +133,18 @@ def _migrate(settings: Settings, say: Say) -> Status:
 def _tell_result(settings: Settings, app: App, status: Status, say: Say) -> bool:
     """Print what came of it, and compare with what was seeded."""
     say("")
-    say(f"Migrated: {status.migrated} profiles, {status.copied:,} files, {status.bytes / 1e6:,.0f} MB.")
+    say(f"Migrated: {count(status.migrated, 'profile')}, {count(status.copied, 'file')}, {status.bytes / 1e6:,.0f} MB.")
     if status.seconds["transfer"]:
         workers = settings.control.workers
         rate = workers * status.copied / status.seconds["transfer"]
-        say(f"The copy stage copied {rate:,.0f} files/s with {workers} workers. Every copy is verified:")
+        say(f"The copy stage copied {rate:,.0f} files/s with {count(workers, 'worker')}. Every copy is verified:")
         say("  the bytes read have the digest that the source keeps, and S3 confirmed that it stored the same bytes.")
-    say(f"Nothing to move: {status.nothing_to_move} profiles (deleted, without files, or migrated before).")
-    say(f"Waiting: {status.waiting} profiles, because their files are dead letters:")
+    say(f"Nothing to move: {count(status.nothing_to_move, 'profile')} (deleted, without files, or migrated before).")
+    say(f"Waiting for dead letters: {count(status.waiting, 'profile')}.")
     with closing(open_ledger(settings)) as ledger:
         letters = ledger.overview.dead_letters()
     for item in letters:
-        say(f"  {item.outcome}: {_short(str(item.file))} of profile {item.profile_id}")
+        say(f"  {item.outcome}: {shortened(str(item.file))} of profile {item.profile_id}")
         say(f"      {REMEDIES[item.outcome]}")
     found = {(item.outcome.value, str(item.file)) for item in letters}
     seeded = {(outcome, name) for outcome, bad in app.bad_files.items() for _, name in bad}
@@ -200,7 +203,3 @@ def _wait() -> None:
         signal.pause()
     except KeyboardInterrupt:
         return
-
-
-def _short(name: str, most: int = 60) -> str:
-    return name if len(name) <= most else f"{name[: most // 2]}…{name[-most // 2 :]}"

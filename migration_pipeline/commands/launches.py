@@ -14,16 +14,19 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 import dagster as dg
+from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
 
-from migration_pipeline.commands.dagster_instance import shipped
+# What the daemon has ticked, and in which code location, stands nowhere else.
+from dagster._core.scheduler.instigation import InstigatorType, SensorInstigatorData
+
+from migration_pipeline.core.alert_words import count
 from migration_pipeline.core.errors import Fatal
-from migration_pipeline.defs.migrated import SPECS, migrate_job
+from migration_pipeline.defs.migrated import NAMED_TAG, SPECS, migrate_job
 
 # The package cannot be run with -m, and its script may not be on PATH.
 _GRAPHQL = "from dagster_graphql.cli import main; main()"
 _BACKFILL_TAG, _PARTITION_TAG, _WILL_RETRY_TAG = "dagster/backfill", "dagster/partition", "dagster/will_retry"
 _LAUNCH_TAG = "migration/launch"
-_REPOSITORY = {"repositoryLocationName": "migration_pipeline", "repositoryName": "__repository__"}
 _LAUNCH_BACKFILL = """
 mutation ($params: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $params) {
@@ -57,6 +60,36 @@ _NEWEST = 100  # backfills looked at for one that is active
 _QUEUED = {dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED}
 _RUNNING = {dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING}
 _UNFINISHED = [*_QUEUED, *_RUNNING]
+
+
+_LOCATION = "migration_pipeline"
+"""The code location's name in the workspace.yaml of this project."""
+_SENSORS = {"fresh_pages", "requested_ranges", "watchdog"}
+"""On from the start: a daemon has ticked each of them in the location that is this project's."""
+
+
+def location_of(opened: dg.DagsterInstance) -> str:
+    """What the user's daemon calls this project's code location: a run of another name would never leave the queue.
+
+    Told from the sensors that it has ticked; the name in workspace.yaml as long as it has ticked none.
+    """
+    ticked: dict[str, dict[str, float]] = {}
+    for state in opened.all_instigator_state(instigator_type=InstigatorType.SENSOR):
+        data = state.instigator_data
+        if isinstance(data, SensorInstigatorData) and data.last_tick_timestamp and state.instigator_name in _SENSORS:
+            name = state.origin.repository_origin.code_location_origin.location_name
+            ticked.setdefault(name, {})[state.instigator_name] = data.last_tick_timestamp
+    # The newest, for a location that was renamed leaves the ticks of its old name behind.
+    ours = {name: max(at.values()) for name, at in ticked.items() if set(at) == _SENSORS}
+    return max(ours, key=ours.__getitem__, default=_LOCATION)
+
+
+def workspace(location: str, folder: Path) -> Path:
+    """A workspace.yaml in the folder, with this project under that name."""
+    module = {"module_name": "migration_pipeline.definitions", "location_name": location}
+    path = folder / "workspace-of-migrate.yaml"
+    path.write_text(json.dumps({"load_from": [{"python_module": module}]}), encoding="utf-8")  # JSON is YAML
+    return path
 
 
 class Launch(NamedTuple):
@@ -97,17 +130,25 @@ class LaunchState(NamedTuple):
     ended: bool
 
 
-def launch(keys: Sequence[str], *, at_once: int) -> Launch:
+def launch(location: str, keys: Sequence[str], *, at_once: int, named: bool = False) -> Launch:
     """Launch runs of these ranges: directly where no more than `at_once` of them, else as a backfill.
+
+    Args:
+        location: the code location's name, as `location_of` tells it.
+        keys: of the ranges.
+        at_once: how many ranges may be worked on at the same time.
+        named: somebody asked for these very ranges, so that those which were rolled back are migrated again.
 
     Raises:
         Fatal: Dagster refuses.
     """
-    return _launch_runs(keys) if len(keys) <= at_once else launch_backfill(keys)
+    if len(keys) <= at_once:
+        return _launch_runs(location, keys)
+    return launch_backfill(location, keys, named=named)
 
 
-def launch_backfill(keys: Sequence[str]) -> Launch:
-    """Request a backfill of these partitions; the daemon does the rest.
+def launch_backfill(location: str, keys: Sequence[str], *, named: bool = False) -> Launch:
+    """Request a backfill of these partitions; the daemon does the rest. Arguments are those of `launch`.
 
     Raises:
         Fatal: Dagster refuses it.
@@ -115,22 +156,27 @@ def launch_backfill(keys: Sequence[str]) -> Launch:
     params = {
         "assetSelection": [{"path": list(spec.key.path)} for spec in SPECS],
         "partitionNames": list(keys),
-        "title": f"migrate {len(keys)} ranges",
+        "title": f"migrate {count(len(keys), 'range')}",
+        "tags": _tags({NAMED_TAG: "true"} if named else {}),
     }
-    launched = _answer(_graphql(_LAUNCH_BACKFILL, {"params": params}), "launchPartitionBackfill")
+    launched = _answer(_graphql(location, _LAUNCH_BACKFILL, {"params": params}), "launchPartitionBackfill")
     if "backfillId" not in launched:
         raise _refused(launched.get("message"))
     return Launch(str(launched["backfillId"]), is_backfill=True, partitions=len(keys))
 
 
-def _launch_runs(keys: Sequence[str]) -> Launch:
+def _launch_runs(location: str, keys: Sequence[str]) -> Launch:
     launch_id = uuid4().hex[:8]
-    selector = {**_REPOSITORY, "jobName": migrate_job.name}
+    selector = {
+        "repositoryLocationName": location,
+        "repositoryName": SINGLETON_REPOSITORY_NAME,
+        "jobName": migrate_job.name,
+    }
     params = [
         {"selector": selector, "executionMetadata": {"tags": _tags({_PARTITION_TAG: key, _LAUNCH_TAG: launch_id})}}
         for key in keys
     ]
-    launched = _answer(_graphql(_LAUNCH_RUNS, {"params": params}), "launchMultipleRuns")
+    launched = _answer(_graphql(location, _LAUNCH_RUNS, {"params": params}), "launchMultipleRuns")
     results = launched.get("launchMultipleRunsResult") or [launched]
     refused = [result for result in results if "run" not in result]
     if refused:
@@ -150,9 +196,9 @@ def cancel(opened: dg.DagsterInstance, launched: Launch) -> None:
     """
     runs = list(opened.get_run_ids(filters=launched.runs(_UNFINISHED)))
     if launched.is_backfill:
-        _graphql(_CANCEL_BACKFILL, {"id": launched.id, "runs": runs})
+        _graphql(location_of(opened), _CANCEL_BACKFILL, {"id": launched.id, "runs": runs})
     else:
-        _graphql(_TERMINATE_RUNS, {"runs": runs})
+        _graphql(location_of(opened), _TERMINATE_RUNS, {"runs": runs})
 
 
 def active(opened: dg.DagsterInstance) -> Launch | None:
@@ -218,7 +264,7 @@ def _refused(message: object) -> Fatal:
     return Fatal(f"Dagster refused the launch: {message}", setting="partition", remedy="Plan the ranges first.")
 
 
-def _graphql(query: str, variables: Mapping[str, object]) -> dict[str, Any]:
+def _graphql(location: str, query: str, variables: Mapping[str, object]) -> dict[str, Any]:
     """Dagster's answer, got without a webserver.
 
     Raises:
@@ -227,7 +273,7 @@ def _graphql(query: str, variables: Mapping[str, object]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder, "answer.json")
         # The answer goes to a file because the command mixes standard output with logs.
-        command = [sys.executable, "-c", _GRAPHQL, "-w", str(shipped("workspace.yaml")), "-o", str(answer)]
+        command = [sys.executable, "-c", _GRAPHQL, "-w", str(workspace(location, Path(folder))), "-o", str(answer)]
         done = subprocess.run(  # noqa: S603 - our own interpreter
             [*command, "-t", query, "-v", json.dumps(variables)],
             capture_output=True,

@@ -13,6 +13,7 @@ from migration_pipeline.commands import launches
 from migration_pipeline.commands.dagster_instance import daemon, daemon_alive, forget_daemon, instance
 from migration_pipeline.commands.launches import Launch, LaunchState
 from migration_pipeline.commands.status import Status, is_done, status
+from migration_pipeline.core.alert_words import count
 from migration_pipeline.core.errors import Fatal
 from migration_pipeline.defs.ranges import set_workers
 from migration_pipeline.settings import Settings
@@ -84,13 +85,15 @@ def choose(
 
 def _some(keys: Sequence[str], first: int | None, sample: int | None) -> list[str]:
     """The first ones, or ones from the middle of as many stretches of equal length; all where there are no more."""
-    count = first or sample or len(keys)
-    if sample is None or count >= len(keys):
-        return list(keys[:count])
-    return [keys[(2 * place + 1) * len(keys) // (2 * count)] for place in range(count)]
+    some = first or sample or len(keys)
+    if sample is None or some >= len(keys):
+        return list(keys[:some])
+    return [keys[(2 * place + 1) * len(keys) // (2 * some)] for place in range(some)]
 
 
-def migrate(settings: Settings, keys: Sequence[str], tell: Callable[[str], None]) -> Generator[Progress, None, None]:
+def migrate(
+    settings: Settings, keys: Sequence[str], tell: Callable[[str], None], *, named: bool = False
+) -> Generator[Progress, None, None]:
     """Launch runs of the ranges and yield the progress, every second or few, until the last one has ended.
 
     A launch of ours that is active already is watched first; then those of the ranges are launched that it did not run.
@@ -100,6 +103,7 @@ def migrate(settings: Settings, keys: Sequence[str], tell: Callable[[str], None]
         settings: the migration.
         keys: partitions to run.
         tell: gets a line about each launch, and about a daemon started for its time.
+        named: somebody named these very ranges.
 
     Raises:
         Fatal: no Dagster instance, or it refuses the launch.
@@ -116,14 +120,15 @@ def migrate(settings: Settings, keys: Sequence[str], tell: Callable[[str], None]
             left = [key for key in left if key not in ran]
         if left:
             watched.daemon.ensure()  # while Dagster takes the launch
-            yield from watched.until_settled(_launch(opened, left, settings.control.workers, tell))
+            yield from watched.until_settled(_launch(opened, left, settings.control.workers, tell, named=named))
 
 
-def _launch(opened: dg.DagsterInstance, keys: Sequence[str], workers: int, tell: Callable[[str], None]) -> Launch:
+def _launch(
+    opened: dg.DagsterInstance, keys: Sequence[str], workers: int, tell: Callable[[str], None], *, named: bool
+) -> Launch:
     set_workers(opened, workers)
-    launched = launches.launch(keys, at_once=workers)
-    ranges = f"{len(keys)} ranges" if len(keys) > 1 else "1 range"
-    tell(f"{launched}: {ranges}, up to {workers} at the same time (control.workers)")
+    launched = launches.launch(launches.location_of(opened), keys, at_once=workers, named=named)
+    tell(f"{launched}: {count(len(keys), 'range')}, up to {workers} at the same time (control.workers)")
     return launched
 
 
@@ -142,11 +147,13 @@ class _Daemon:
 
     def _start(self) -> None:
         # One file, begun anew each time: it tells of the last migration, and never fills the disk.
-        log = Path(self._opened.root_directory, "daemon-of-migrate.log")  # not in logs/: Dagster empties that
+        home = Path(self._opened.root_directory)
+        log = home / "daemon-of-migrate.log"  # not in logs/: Dagster empties that
         log.write_bytes(b"")
         self._tell(f"no Dagster daemon is running: starting one until the last run ends (log: {log})")
         self._stack.callback(forget_daemon, self._opened)
-        self._stack.enter_context(daemon(log))
+        location = launches.location_of(self._opened)
+        self._stack.enter_context(daemon(log, launches.workspace(location, home)))
 
 
 class _Watched:

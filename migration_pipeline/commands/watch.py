@@ -7,6 +7,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from migration_pipeline.commands import migrate
 from migration_pipeline.commands.live_line import LINE_EVERY
+from migration_pipeline.core.alert_words import count
 
 
 def watch(states: Iterator[migrate.Progress], *, terminal: bool, tell: Callable[[str], None]) -> migrate.Progress:
@@ -43,12 +44,12 @@ def summary(state: migrate.Progress) -> str:
     """One line: profiles, files, bytes, rate, runs, what waits, and the time left at this rate."""
     done, rate = _profiles(state), state.copied_now / state.seconds if state.seconds else 0.0
     parts = [
-        f"{done:,} of {state.status.profiles:,} profiles",
-        f"{state.copied_now:,} files, {state.bytes_now / 1e6:,.0f} MB, {rate:,.0f} files/s",
-        f"{state.runs.running} runs at work, {state.runs.queued} queued",
+        f"{done:,} of {count(state.status.profiles, 'profile')}",
+        f"{count(state.copied_now, 'file')}, {state.bytes_now / 1e6:,.0f} MB, {rate:,.0f} files/s",
+        f"{count(state.runs.running, 'run')} at work, {state.runs.queued} queued",
     ]
     if state.status.waiting:
-        parts.append(f"{state.status.waiting:,} profiles waiting")
+        parts.append(f"{count(state.status.waiting, 'profile')} waiting")
     left = _seconds_left(state, done)
     if left is not None:
         parts.append(f"about {left // 60:.0f} min {left % 60:.0f} s left")

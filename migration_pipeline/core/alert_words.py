@@ -6,10 +6,12 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from migration_pipeline.core.text import shortened
+
 _EXAMPLES = 5
 _LONGEST = 120  # characters of a name
 # Neither markup nor mentions nor links can be made of these, whatever a channel makes of text.
-_PLAIN = " /._-,;:()+=%"
+_PLAIN = " /._-,;:()+=%…"
 
 
 class Kind(StrEnum):
@@ -102,8 +104,7 @@ class Alert(NamedTuple):
 def shown(name: str) -> str:
     """A name that users or stores made up, as code, with everything percent-encoded that a channel could act upon."""
     plain = "".join(c if c.isalnum() or c in _PLAIN else quote(c, errors="replace", safe="") for c in name)
-    plain = plain.replace("://", "%3A//")
-    return "`" + (plain if len(plain) <= _LONGEST else plain[: _LONGEST - 1] + "…") + "`"
+    return f"`{shortened(plain.replace('://', '%3A//'), _LONGEST)}`"
 
 
 def listed(names: Sequence[str]) -> str:
@@ -115,6 +116,11 @@ def listed(names: Sequence[str]) -> str:
 def count(number: int, noun: str, plural: str = "") -> str:
     """`1 run`, `2 runs`; `1 copy`, `2 copies` where the plural is given."""
     return f"{thousands(number)} {noun if number == 1 else plural or noun + 's'}"
+
+
+def counted(number: int, noun: str, one: str, several: str, plural: str = "") -> str:
+    """`1 range is`, `2 ranges are`: so many, and the verb that goes with them."""
+    return f"{count(number, noun, plural)} {one if number == 1 else several}"
 
 
 def thousands(number: int) -> str:

@@ -17,6 +17,7 @@ from migration_pipeline.core import run_alerts
 from migration_pipeline.core.alert_words import Alert, Kind, Severity, amount, count, listed, shown, thousands
 from migration_pipeline.core.model import REMEDIES, Outcome
 from migration_pipeline.core.situation import Ranges, Situation
+from migration_pipeline.core.text import shortened
 
 Told = Mapping[str, Any]
 """By kind, what its judge kept."""
@@ -105,7 +106,7 @@ def _dead_letters_alert(now: Situation, worse: Sequence[Outcome], since: str) ->
     total = sum(letters.waiting for letters in now.letters.values())
     classes = ", ".join(f"{thousands(now.letters[name].waiting)} `{name}`" for name in worse)
     risen = "" if total == sum(now.letters[name].waiting for name in worse) else "; risen"
-    examples = [f"{outcome}: {name}" for outcome in worse for name in now.letters[outcome].examples]
+    examples = [f"{outcome}: {shortened(name)}" for outcome in worse for name in now.letters[outcome].examples]
     return now.alert(
         Kind.DEAD_LETTERS,
         Severity.WARNING,
@@ -174,7 +175,7 @@ def _source_uploads(now: Situation, kept: Any) -> Judged:  # noqa: ANN401 - JSON
         Kind.SOURCE_UPLOADS,
         Severity.WARNING if overdue else Severity.INFO,
         f"{count(found.blobs, 'blob')} landed in the source after uploads were switched",
-        where=listed(found.examples),
+        where=listed([shortened(name) for name in found.examples]),
         since=found.switched_at,
         how_bad=f"The newest is of {found.newest_at:%Y-%m-%d %H:%M %Z}, and "
         + (

@@ -13,6 +13,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
+from migration_pipeline.core.alert_words import count, counted
+
 _EXAMINED = timedelta(days=7)
 """An examination of the write path that is older says nothing of today's bucket."""
 
@@ -168,7 +170,7 @@ def back_holds(to: Phase, facts: Facts) -> list[Hold]:
     if facts.removed and phases.index(to) < phases.index(Phase.SOAK):
         return [
             Hold(
-                f"{facts.removed:,} blobs were removed from the source",
+                f"{counted(facts.removed, 'blob', 'was', 'were')} removed from the source",
                 "There is no way back before the soak: S3 alone has these files.",
             )
         ]
@@ -242,7 +244,9 @@ def _to_end(facts: Facts, rules: Rules) -> list[Hold]:
 def _unfinished(facts: Facts) -> list[Hold]:
     left = facts.planned - facts.done
     remedy = "migration-pipeline migrate, and migration-pipeline dead-letters list for what waits"
-    return [Hold(f"{left:,} of {facts.planned:,} ranges are not done", remedy)] if left or not facts.planned else []
+    if not left and facts.planned:
+        return []
+    return [Hold(f"{left:,} of {count(facts.planned, 'range')} {'is' if left == 1 else 'are'} not done", remedy)]
 
 
 def _not_swept(facts: Facts, since: datetime) -> list[Hold]:
@@ -252,13 +256,14 @@ def _not_swept(facts: Facts, since: datetime) -> list[Hold]:
     held = []
     if facts.sweep.found:
         again = f"Run the ranges that it asked for, then {remedy} again."
-        held.append(Hold(f"the newest full sweep found {facts.sweep.found:,} things that came late", again))
+        held.append(Hold(f"the newest full sweep found {count(facts.sweep.found, 'thing')} that came late", again))
     if facts.sweep.unowned:
         again = f"Give them a profile, or delete them, then {remedy} again."
-        held.append(Hold(f"{facts.sweep.unowned:,} rows whose profile is gone name the source", again))
+        rows = counted(facts.sweep.unowned, "row", "names", "name")
+        held.append(Hold(f"{rows} the source without a profile", again))
     if facts.sweep.busy:
         again = f"{remedy}, once no run is at work"
-        held.append(Hold(f"the newest full sweep passed over {facts.sweep.busy:,} ranges at work", again))
+        held.append(Hold(f"the newest full sweep passed over {count(facts.sweep.busy, 'range')} at work", again))
     return held
 
 
@@ -283,7 +288,7 @@ def _still_written(written: Written, when: str) -> list[Hold]:
     example = f": {written.examples[0]}" if written.examples else ""
     return [
         Hold(
-            f"{written.blobs:,} blobs were written to the source {when}{newest}{example}",
+            f"{counted(written.blobs, 'blob', 'was', 'were')} written to the source {when}{newest}{example}",
             "Find who writes them and take that right away, then list and sweep again; docs/cutover.md tells more.",
         )
     ]
@@ -295,9 +300,16 @@ def _unaudited(facts: Facts, since: datetime) -> list[Hold]:
     held = []
     if len(audits) < facts.planned:
         missing = facts.planned - len(audits)
-        held.append(Hold(f"{missing:,} ranges were not audited since the soak began", "migration-pipeline audit"))
+        held.append(
+            Hold(
+                f"{counted(missing, 'range', 'was', 'were')} not audited since the soak began",
+                "migration-pipeline audit",
+            )
+        )
     if bad:
-        held.append(Hold(f"audits of {bad:,} ranges found references that are not right", "migration-pipeline audit"))
+        held.append(
+            Hold(f"audits of {count(bad, 'range')} found references that are not right", "migration-pipeline audit")
+        )
     return held
 
 
@@ -308,7 +320,7 @@ def _not_emptied(facts: Facts) -> list[Hold]:
         return []
     return [
         Hold(
-            f"{facts.in_source:,} blobs that are proven to be in S3 are still in the source",
+            f"{counted(facts.in_source, 'blob', 'is', 'are')} still in the source, and proven to be in S3",
             "migration-pipeline decommission --all --apply, which says what stays; then migration-pipeline inventory",
         )
     ]

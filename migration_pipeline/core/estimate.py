@@ -8,6 +8,7 @@ from math import sqrt
 from statistics import fmean, pstdev
 from typing import NamedTuple
 
+from migration_pipeline.core.alert_words import count as so_many
 from migration_pipeline.core.copy_file import ReadBack
 from migration_pipeline.core.count import Totals
 from migration_pipeline.core.inventory import Found
@@ -17,6 +18,9 @@ from migration_pipeline.core.reading import ASKING
 from migration_pipeline.core.sample import Sampled, SampledFiles
 from migration_pipeline.core.urls import UrlKind
 
+RUN_SECONDS = 3.0
+"""What starting the run of a range is taken to cost a worker, as long as none has been seen: it waits in the queue for
+up to two seconds, and its process loads Dagster."""
 ASSUMED_FILES, ASSUMED_BYTES = 200.0, 50e6
 """Files and bytes a second that one worker is taken to copy, as long as none has been seen at work."""
 _READ_BACK: Mapping[ReadBack, float] = {"never": 0.0, "sampled": 0.01, "always": 1.0}
@@ -34,6 +38,7 @@ class Prices(NamedTuple):
     target_writes_per_1000: float
     target_storage_per_gigabyte_month: float
     compute_per_vcpu_hour: float = 0.0
+    currency: str = "USD"
 
 
 class Compute(NamedTuple):
@@ -62,12 +67,14 @@ class Speed(NamedTuple):
         bytes: a second.
         documents: written a second.
         why: where these figures are from, in words.
+        starting: seconds that starting the runs of all ranges takes beside that.
     """
 
     files: float
     bytes: float | None
     documents: float | None
     why: str
+    starting: float = 0.0
 
 
 class Requests(NamedTuple):
@@ -277,7 +284,7 @@ def _cost(requests: Requests, size: float, prices: Prices) -> Cost:
 
 
 def bounded(
-    measured: tuple[float, float] | None,
+    measured: float | None,
     workers: int,
     *,
     requests_per_second: float | None,
@@ -287,18 +294,21 @@ def bounded(
     """How fast all workers are together.
 
     Args:
-        measured: files and bytes a second of earlier runs together, where there were any.
+        measured: files a second of earlier ranges, with all that a range takes, where there were any.
         workers: that there will be.
         requests_per_second: to each store, by setting.
         bytes_per_second: from the source, by setting.
         documents_per_second: of all workers together, by setting.
     """
     if measured is not None:
-        files, bytes_, why = measured[0], None, "as measured in earlier runs"
+        # Documents were written meanwhile: their time is in it.
+        files, bytes_, documents_per_second = measured, None, None
+        why = "as the ranges took that have ended"
     else:
         files, bytes_ = ASSUMED_FILES * workers, ASSUMED_BYTES * workers
         why = (
-            f"an assumption: {ASSUMED_FILES:.0f} files and {ASSUMED_BYTES / 1e6:.0f} MB a second for each of {workers}"
+            f"an assumption: {ASSUMED_FILES:.0f} files and {ASSUMED_BYTES / 1e6:.0f} MB a second for each of "
+            f"{so_many(workers, 'worker')}, and {RUN_SECONDS:.0f} s to start the run of each range"
         )
     if requests_per_second is not None and requests_per_second < files:
         files, why = requests_per_second, f"{why}, bounded by copy.requests_per_second"
@@ -314,7 +324,7 @@ def measured_compute(cpu_seconds: float, files: int) -> Compute:
 
 def _seconds(files: float, size: float, documents: float, speed: Speed) -> float:
     copying = max(files / speed.files, size / speed.bytes if speed.bytes else 0.0)
-    return copying + (documents / speed.documents if speed.documents else 0.0)
+    return speed.starting + copying + (documents / speed.documents if speed.documents else 0.0)
 
 
 def _error(values: Sequence[int], *, all_of: int) -> float:

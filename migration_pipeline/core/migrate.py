@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+from migration_pipeline.core.alert_words import count
 from migration_pipeline.core.confirm import Confirmed, confirm
 from migration_pipeline.core.control import Listener, Say, StandingOrders
 from migration_pipeline.core.copy_file import Copier, CopyLimits
@@ -167,11 +168,11 @@ def _one_pass(
     with _stage(report, "discover", listener):
         found = discover(bounds, profiles=profiles, documents=documents, ledger=ledger, urls=urls, wait=wait)
         report.discovered = found
-    say(f"discovered {found.files} files of {found.with_files} profiles")
+    say(f"discovered {count(found.files, 'file')} of {count(found.with_files, 'profile')}")
 
     with _stage(report, "transfer", listener):
         report.transferred = report.transferred.plus(_transfer(found, stores, ledger, limits, listener))
-    say(f"copied {report.transferred.copied} files, {report.transferred.failed} failed")
+    say(f"copied {count(report.transferred.copied, 'file')}, {report.transferred.failed} failed")
 
     # Crash window: files are in S3 and no reference points there. All still lead to the source, which is untouched.
     with _stage(report, "rewrite_database", listener):
@@ -192,7 +193,7 @@ def _one_pass(
             wait=wait,
             refused=dict(report.database.refused),
         )
-    say(f"{report.confirmed.migrated} profiles migrated, {len(report.confirmed.waiting)} waiting")
+    say(f"{count(report.confirmed.migrated, 'profile')} migrated, {len(report.confirmed.waiting)} waiting")
 
 
 def _transfer(

@@ -80,6 +80,8 @@ REMEDIES: Mapping[Outcome, str] = {
     Outcome.GAVE_UP: "All attempts met passing errors; look at the store, then run the range again.",
 }
 """What an operator can do about each outcome, in one sentence."""
+WAIVED = "Nothing to do: waived, so its profiles finish without it."
+"""The same of dead letters that somebody waived, whatever their outcome."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from migration_pipeline.core.alert_words import count
 from migration_pipeline.core.model import SourceFile
 from migration_pipeline.core.removal_ports import How, Proven
 
@@ -125,4 +126,6 @@ class Decommissioned:
             return f"range {key}: passed over, {self.left[key]}"
         files, size = self.ranges.get(key, (0, 0))
         done = {How.DELETE: "deleted", How.ARCHIVE: "archived"}[self.how]
-        return f"range {key}: {files} blobs, {size / 1e6:,.1f} MB {done if self.applied else f'would be {done}'}"
+        return (
+            f"range {key}: {count(files, 'blob')}, {size / 1e6:,.1f} MB {done if self.applied else f'would be {done}'}"
+        )

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from migration_pipeline.core.alert_words import count
+from migration_pipeline.core.alert_words import count, counted
 from migration_pipeline.core.control import Say
 from migration_pipeline.core.each import Refused, ask_one_by_one
 from migration_pipeline.core.errors import Fatal
@@ -119,7 +119,7 @@ def _roll_back(range_key: str, stores: Stores, *, without_queries: bool, say: Sa
         back = _Back(stores, files, ledger.spellings(), without_queries=without_queries)
         # Before anything is written: killed from here on, the range stays on its way back until somebody names it.
         ledger.begin_rollback()
-        say(f"{len(back.ready)} of {len(files)} files can go back")
+        say(f"{len(back.ready)} of {count(len(files), 'file')} can go back")
         had_files = set(ledger.profiles_with_files())
         _clear_flags(bounds, stores, done, had_files)
         flagged = {item.profile_id for item in done.left}
@@ -143,8 +143,8 @@ def _refuse_removed(range_key: str, files: Collection[SourceFile], stores: Store
     removed = stores.ledger.removed(files)
     if removed:
         raise Fatal(
-            f"{len(removed)} files of range {range_key} were removed from the source, or archived there, "
-            f"{min(removed)} for example: it cannot be rolled back any more.",
+            f"range {range_key} cannot be rolled back any more: {counted(len(removed), 'file', 'was', 'were')} removed "
+            f"from the source, or archived there, {min(removed)} for example.",
             setting="RANGES",
             remedy="The bytes are in S3. While the account keeps deleted blobs they can be undeleted there by hand.",
         )

@@ -14,6 +14,26 @@ def visible(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+LONGEST = 64
+"""Characters of a name that pages, tables and alerts show; `dead-letters show` and exports give it in full."""
+
+
+def shortened(name: str, most: int = LONGEST) -> str:
+    """The name as it is `visible`, its middle left out where it is long: both its folder and its ending tell."""
+    text = visible(name)
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[most // 2 + 1 - most :]}"
+
+
 def inert(text: str) -> str:
     """The text with an apostrophe before all that a spreadsheet would run."""
     return _FORMULA.sub(r"\1'", text)
+
+
+def span(seconds: float) -> str:
+    """A length of time in its two largest units."""
+    whole = round(seconds)
+    for unit, name, below, smaller in ((_DAY, "d", _HOUR, "h"), (_HOUR, "h", _MINUTE, "min"), (_MINUTE, "min", 1, "s")):
+        if whole >= unit:
+            return f"{whole // unit} {name} {whole % unit // below} {smaller}"
+    return f"{whole} s"

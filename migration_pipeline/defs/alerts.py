@@ -42,16 +42,20 @@ def alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         return dg.SkipReason(f"Nobody can be told: {error}")
     try:
         with closing(open_ledger(settings)) as ledger:
-            said = _tell(settings, ledger, context.instance, to)
+            said = _tell(settings, ledger, context, to)
     except MigrationError as error:
         return dg.SkipReason(_tell_without_ledger(context, error, to))
     context.update_cursor("")
     return dg.SkipReason(said)
 
 
-def _tell(settings: Settings, ledger: PostgresLedger, instance: dg.DagsterInstance, to: Sequence[Channel]) -> str:
+def _tell(
+    settings: Settings, ledger: PostgresLedger, context: dg.SensorEvaluationContext, to: Sequence[Channel]
+) -> str:
     kept: dict[str, Any] = ledger.remembered(STATE) or {}
-    situation = look(settings, ledger, instance, kept.get("told", {}))
+    origin = context.code_location_origin
+    location = origin.location_name if origin is not None else None
+    situation = look(settings, ledger, context.instance, kept.get("told", {}), location)
     if not situation.ranges.planned:
         return "Nothing is planned yet."
     new, told = decide(situation, kept.get("told", {}))

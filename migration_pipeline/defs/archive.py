@@ -5,6 +5,7 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
+from migration_pipeline.core.alert_words import count
 from migration_pipeline.core.errors import MigrationError
 from migration_pipeline.defs import pages
 from migration_pipeline.defs.groups import HOUSEKEEPING, Removing, by_job
@@ -50,7 +51,7 @@ def archived_ranges(
 
 def _metadata(done: Archived) -> pages.Metadata:
     files = [[kept.name, f"{kept.rows:,}", f"{kept.bytes:,}", kept.sha256] for kept in done.files]
-    ranges = f"{done.ranges:,} {'range' if done.ranges == 1 else 'ranges'}"
+    ranges = count(done.ranges, "range")
     return {
         "summary": (f"{ranges} archived." if done.applied else f"{ranges} would be archived. None was: a dry run.")
         if done.ranges

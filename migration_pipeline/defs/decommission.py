@@ -3,6 +3,7 @@
 import dagster as dg
 from pydantic import Field
 
+from migration_pipeline.core.alert_words import count
 from migration_pipeline.core.errors import MigrationError
 from migration_pipeline.core.removal_report import Decommissioned
 from migration_pipeline.defs import pages
@@ -44,7 +45,7 @@ def decommissioned_source(
     metadata = _metadata(done)
     if done.alarming:
         raise dg.Failure(
-            f"{done.alarming} copies in S3 are missing, or not what was proven; their blobs stay.",
+            f"Missing in S3, or not what was proven: {count(done.alarming, 'copy', 'copies')}. Their blobs stay.",
             metadata,
             allow_retries=False,
         )
@@ -54,7 +55,7 @@ def decommissioned_source(
 def _metadata(done: Decommissioned) -> pages.Metadata:
     examples = [[stay, file, more] for stay, some in done.examples.items() for file, more in some]
     ranges = [[key, str(files), f"{size / 1e6:,.1f}"] for key, (files, size) in done.ranges.items()]
-    blobs = f"{done.files:,} {'blob' if done.files == 1 else 'blobs'}"
+    blobs = count(done.files, "blob")
     return {
         "summary": (f"{blobs} removed." if done.applied else f"{blobs} would be removed. Nothing was: a dry run.")
         if done.files

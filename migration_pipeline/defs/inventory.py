@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
+from migration_pipeline.core.alert_words import count
 from migration_pipeline.core.errors import MigrationError
 from migration_pipeline.core.inventory import Found
 from migration_pipeline.defs import pages
@@ -156,7 +157,7 @@ def orphan_copies(context: dg.AssetExecutionContext, migration: Migration) -> dg
         **{f"all_{item.outcome}": item.files for item in outcomes},
     }
     if done.failed:
-        raise dg.Failure(f"{done.failed} orphans could not be copied.", metadata, allow_retries=False)
+        raise dg.Failure(f"{count(done.failed, 'orphan')} could not be copied.", metadata, allow_retries=False)
     return dg.MaterializeResult(metadata=metadata)
 
 

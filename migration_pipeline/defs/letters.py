@@ -7,7 +7,7 @@ import dagster as dg
 
 from migration_pipeline.adapters.ledger.overview import DeadLetter, LetterClass
 from migration_pipeline.core.alert_words import count
-from migration_pipeline.core.model import REMEDIES, Outcome
+from migration_pipeline.core.model import REMEDIES, WAIVED, Outcome
 from migration_pipeline.defs import pages
 from migration_pipeline.defs.groups import VERIFY
 from migration_pipeline.defs.resources import Migration
@@ -24,8 +24,8 @@ _COMMAND = "migration-pipeline dead-letters"
     owners=pages.OWNERS,
     tags={"stage": "report"},
     description=(
-        "Files that could not be copied and wait for somebody: by class, with what to do about each, and the commands "
-        "that try them again or let their profiles go on without them. The sensor fresh_pages keeps it up to date."
+        "Files that could not be copied and wait for somebody: by class, with what to do about each, and how to try "
+        "them again or waive them, in a terminal or by the Launchpad. The sensor fresh_pages keeps it up to date."
     ),
     check_specs=[dg.AssetCheckSpec(NOTHING_WAITS, asset="dead_letters", description="Does no dead letter wait?")],
 )
@@ -69,29 +69,41 @@ def page(classes: Sequence[LetterClass], letters: Sequence[DeadLetter]) -> pages
 
 
 def _class(item: LetterClass) -> str:
-    """A paragraph, with the commands that go on from there where some of them wait."""
+    """A paragraph, with what goes on from there: what waits needs a remedy, what is waived none."""
     newest = f", newest {item.newest.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if item.newest else ""
     parts = [f"**{item.outcome}**: {item.waiting:,} waiting, {item.waived:,} waived{newest}"]
     if item.waiting:
         parts += [
             REMEDIES[item.outcome],
             f"For example {', '.join(pages.escaped(str(file)) for file in item.examples)}",
-            _commands(item.outcome),
+            *_ways(item.outcome),
         ]
+    elif item.waived:
+        parts.append(WAIVED)
+    if item.waived:
+        parts += _back(item.outcome)
     return "\n\n".join(parts)
 
 
-def _commands(outcome: Outcome) -> str:
-    """For a terminal, and for the Launchpad."""
-    lines = [
-        f"{_COMMAND} retry --class {outcome}",
-        "# Counts them; with --apply, their profiles go on without them:",
-        f"{_COMMAND} waive --class {outcome} --why '…'",
+def _ways(outcome: Outcome) -> list[str]:
+    """What an operator may do, each for a terminal and for the Launchpad."""
+    retry, waive = f"{{class: {outcome}}}", f"{{class: {outcome}, why: '…', by: '…'}}"
+    return [
+        "Try them again:",
+        _both(f"retry --class {outcome}", "retry_dead_letters", f"retry_letters: {{config: {retry}}}"),
+        "Count what would be waived; with `--apply`, or `apply: true`, their profiles finish without these files:",
+        _both(f"waive --class {outcome} --why '…'", "waive_dead_letters", f"waive_letters: {{config: {waive}}}"),
     ]
-    pad = [
-        "# Jobs > retry_dead_letters > Launchpad:",
-        f"ops: {{retry_letters: {{config: {{class: {outcome}}}}}}}",
-        "# Jobs > waive_dead_letters > Launchpad. It counts; add apply: true to waive:",
-        f"ops: {{waive_letters: {{config: {{class: {outcome}, why: '…', by: '…'}}}}}}",
+
+
+def _back(outcome: Outcome) -> list[str]:
+    back = f"{{class: {outcome}, waived: true}}"
+    return [
+        "Take the waivers back:",
+        _both(f"retry --class {outcome} --waived", "retry_dead_letters", f"retry_letters: {{config: {back}}}"),
     ]
-    return "\n".join(["```sh", *lines, "```", "", "```yaml", *pad, "```"])
+
+
+def _both(command: str, job: str, op: str) -> str:
+    pad = f"# Jobs > {job} > Launchpad\nops: {{{op}}}"
+    return f"```sh\n{_COMMAND} {command}\n```\n\n```yaml\n{pad}\n```"

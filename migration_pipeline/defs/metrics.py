@@ -19,5 +19,5 @@ def metrics(migration: Migration) -> dg.SkipReason:
     try:
         path = migration.write_metrics()
     except MigrationError as error:
-        return dg.SkipReason(f"nothing was written: {error}")
-    return dg.SkipReason(f"written to {path}" if path else "metrics.textfile is not set")
+        return dg.SkipReason(f"Nothing was written: {error}")
+    return dg.SkipReason(f"Written to {path}." if path else "Nothing to do: metrics.textfile is not set.")

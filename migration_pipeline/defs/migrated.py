@@ -4,6 +4,8 @@ All five are materialized where the range is complete, and none where it is not:
 failed then runs the whole op (docs/decisions/0002-one-op-per-range.md).
 """
 
+import multiprocessing
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 
@@ -50,9 +52,16 @@ SPECS = [
     ),
 ]
 
+NAMED_TAG = "migration/named"
+"""Of a backfill, and so of its runs, whose every range somebody named."""
 _NOT_NAMED = {"dagster/backfill", "dagster/sensor_name"}
 """Tags of runs that something else asked for than somebody who chose this one partition."""
+_REPEATED = "dagster/parent_backfill_id"
+"""Of a backfill that was re-executed: it has the tags of the first, but nobody named its ranges anew."""
 _TRIES, _PAUSE_SECONDS = 30, 20  # a failover is over by then
+_NICE = 5
+"""A worker's process leaves the processor to others by so much: on one machine, the UI, the daemon and whoever wants to
+pause must not wait behind the workers."""
 
 
 def partitioned_checks(questions: Mapping[tuple[str, str], str]) -> list[dg.AssetCheckSpec]:
@@ -99,11 +108,12 @@ def migrated_range(
     context: dg.AssetExecutionContext, migration: Migration
 ) -> Iterator[dg.MaterializeResult[None] | dg.AssetObservation | dg.AssetCheckResult]:
     """Migrate the range, tell what became of each stage, and fail if a profile is left."""
+    _let_others_go_first()
     try:
         report = migration.migrate(
             context.partition_key,
             say=context.log.info,
-            named=_NOT_NAMED.isdisjoint(context.op_execution_context.run_tags),
+            named=is_named(context.op_execution_context.run_tags),
         )
     except (Transient, Unreachable) as error:
         # The database restarts, for example: what is done is done, and the next try does what is left.
@@ -115,6 +125,17 @@ def migrated_range(
     yield from _events(report, context.partition_key, migration.totals(context.partition_key))
     if not report.complete:
         raise dg.Failure(pages.what_is_left(report), metadata=pages.migrated_profiles(report), allow_retries=False)
+
+
+def _let_others_go_first() -> None:
+    """Only in a process that the code server started for this run, and that ends with it."""
+    if multiprocessing.parent_process() is not None:
+        os.nice(max(0, _NICE - os.nice(0)))
+
+
+def is_named(tags: Mapping[str, str]) -> bool:
+    """Whether somebody asked for this very range, by the tags of its run."""
+    return _NOT_NAMED.isdisjoint(tags) or (NAMED_TAG in tags and _REPEATED not in tags)
 
 
 def _events(
@@ -132,13 +153,13 @@ def _events(
         "firebase_urls": pages.rewritten(report.firebase),
         "migrated_profiles": pages.migrated_profiles(report),
     }
-    seconds = pages.seconds(report)
+    seconds, left = pages.seconds(report), pages.what_is_left(report)
     for asset, metadata in stages.items():
         shown = metadata | seconds.get(asset, {})
         if report.complete:
             yield dg.MaterializeResult(asset, metadata=shown)
         else:
-            yield dg.AssetObservation(asset, metadata=shown, partition=partition)
+            yield dg.AssetObservation(asset, metadata=shown, partition=partition, description=left)
     done = report.confirmed
     for asset, name, number, has_table in (
         ("database_urls", "profiles_left_in_database", done.left_in_database, True),

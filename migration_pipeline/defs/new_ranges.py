@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import dagster as dg
 
+from migration_pipeline.core.alert_words import counted
 from migration_pipeline.core.errors import MigrationError
 from migration_pipeline.defs.ranges import profile_ranges_partitions
 from migration_pipeline.defs.resources import Migration
@@ -43,7 +44,8 @@ def _plan(context: dg.SensorEvaluationContext, migration: Migration) -> dg.Senso
     missing = [key for key in keys if key not in known]
     cursor = _Seen(str(newest), since).written()
     if not missing:
-        return dg.SensorResult(skip_reason=f"{left} profiles are too few for a range of their own.", cursor=cursor)
+        few = f"{counted(left, 'profile', 'is', 'are')} too few for a range"
+        return dg.SensorResult(skip_reason=f"{few}." if left else "Every profile has a range.", cursor=cursor)
     return dg.SensorResult(
         dynamic_partitions_requests=[profile_ranges_partitions.build_add_request(missing)], cursor=cursor
     )

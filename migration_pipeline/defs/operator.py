@@ -7,6 +7,7 @@ from migration_pipeline.adapters.ledger.control import Chosen, Selection
 from migration_pipeline.core.alert_words import count
 from migration_pipeline.core.control import Limits
 from migration_pipeline.core.model import Outcome, SourceFile
+from migration_pipeline.core.text import shortened
 from migration_pipeline.defs import pages
 from migration_pipeline.defs.groups import BY
 from migration_pipeline.defs.resources import Migration
@@ -124,8 +125,12 @@ def waive_letters(context: dg.OpExecutionContext, config: Waiving, migration: Mi
             return
         classes = ledger.overview.letter_classes(**selection._asdict())
     would = sum(item.waiting for item in classes)
-    rows = [[item.outcome.value, str(item.waiting), ", ".join(map(str, item.examples))] for item in classes]
-    context.add_output_metadata({"would_be_waived": would, **pages.table("classes", ["class", "files", ""], rows)})
+    rows = [
+        [item.outcome.value, str(item.waiting), ", ".join(shortened(str(file)) for file in item.examples)]
+        for item in classes
+    ]
+    columns = ["class", "files", "for example"]
+    context.add_output_metadata({"would_be_waived": would, **pages.table("classes", columns, rows)})
     context.log.info("%s would be waived. Nothing was: set apply: true.", count(would, "dead letter"))
 
 

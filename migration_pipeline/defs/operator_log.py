@@ -41,7 +41,7 @@ def operator_acts(context: dg.SensorEvaluationContext, migration: Migration) -> 
     except MigrationError as error:
         return dg.SkipReason(str(error))
     if not new:
-        return dg.SkipReason("nobody did anything new")
+        return dg.SkipReason("No operator did anything new.")
     return dg.SensorResult(asset_events=_events(new, paused=paused), cursor=str(new[-1].act_id))
 
 

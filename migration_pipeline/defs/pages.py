@@ -12,12 +12,13 @@ from migration_pipeline.core.alert_words import count
 from migration_pipeline.core.confirm import REASONS
 from migration_pipeline.core.migrate import RangeReport
 from migration_pipeline.core.model import REMEDIES, Outcome, Rewritten
+from migration_pipeline.core.text import LONGEST, shortened
 
 OWNERS = ["team:migration"]
 """Whom the UI names for every asset; alerts go where ALERT_URLS says."""
 
 _ROWS = 50
-_CELL, _SENTENCE = 64, 200  # characters; the UI wraps only at spaces
+_SENTENCE = 200  # characters of a text with spaces: the UI wraps only there
 _REASONS = 5
 Metadata = dict[str, Any]
 
@@ -175,8 +176,5 @@ def escaped(text: str) -> str:
     """
     if text.isascii() and text.isdigit():
         return text
-    visible = text.encode("unicode_escape").decode() if not text.isprintable() else text
-    most = _SENTENCE if " " in visible else _CELL
-    if len(visible) > most:
-        visible = f"{visible[: most // 2]}…{visible[-most // 2 :]}"
-    return "`" + visible.replace("`", "'").replace("|", "¦") + "`" if visible else ""
+    shown = shortened(text, _SENTENCE if " " in text else LONGEST)
+    return "`" + shown.replace("`", "'").replace("|", "¦") + "`" if shown else ""

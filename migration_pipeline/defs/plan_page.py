@@ -2,17 +2,29 @@
 
 import dagster as dg
 
+from migration_pipeline.core.calibration import Off
 from migration_pipeline.core.estimate import Estimate, Million
+from migration_pipeline.core.plan_words import off_in_words
 from migration_pipeline.core.reading import ASKING
 from migration_pipeline.core.sample import SampledFiles
+from migration_pipeline.core.text import span
 from migration_pipeline.core.urls import UrlKind
 from migration_pipeline.defs import pages
-from migration_pipeline.defs.status_page import span
 from migration_pipeline.planning import Planned
 
 
-def plan_page(planned: Planned, expected: Estimate, files: SampledFiles) -> pages.Metadata:
-    """Ranges, and what is to be expected of the migration; docs/planning.md tells how far to trust it."""
+def plan_page(
+    planned: Planned, expected: Estimate, files: SampledFiles, last: Off | None, currency: str
+) -> pages.Metadata:
+    """Ranges, and what is to be expected of the migration; docs/planning.md tells how far to trust it.
+
+    Args:
+        planned: the ranges.
+        expected: by a sample, or by an inventory.
+        files: of the sample.
+        last: how far the estimate was off that was made before the first run; `None` before a range has ended.
+        currency: of the prices.
+    """
     sizes = [item.profiles for item in planned.ranges]
     examples = [[kind, text] for kind, texts in planned.sampled.examples.items() for text in texts]
     examples += [[outcome.value, str(file)] for outcome, held in files.examples.items() for file in held]
@@ -20,47 +32,51 @@ def plan_page(planned: Planned, expected: Estimate, files: SampledFiles) -> page
         "ranges": len(planned.ranges),
         "new_ranges": len(planned.new),
         "profiles": planned.profiles,
-        "largest_range": max(sizes, default=0),
-        "smallest_range": min(sizes, default=0),
+        "files": expected.files,
+        "files_that_cannot_be_copied": sum(expected.failing.values()),
+        "gigabytes": round(expected.bytes / 1e9, 3),
+        "duration": f"about {span(expected.seconds)} of work",
+        "speed": f"{_rate(expected.speed.files)} files a second by all workers together; {expected.speed.why}",
+        **({"last_estimate": off_in_words(last)} if last is not None else {}),
+        "cost_once": f"{expected.cost.once:,.2f} {currency}",
+        "cost_a_month": f"{expected.cost.storage_a_month:,.2f} {currency}",
         "figures": (
             f"estimated by a sample, for {planned.why_sampled}"
             if expected.exact_at is None
             else f"exact, by the inventory of {expected.exact_at:%Y-%m-%d %H:%M} UTC"
         ),
+        "largest_range": max(sizes, default=0),
+        "smallest_range": min(sizes, default=0),
         "sampled_profiles": expected.sampled,
         "sampled_files": expected.asked,
         "profiles_with_files": expected.with_files,
         **{f"references_{kind}": expected.references[kind] for kind in (*UrlKind, ASKING)},
-        "files": expected.files,
         "files_off_by_percent": round(100 * expected.files_off, 1),
-        "files_that_cannot_be_copied": sum(expected.failing.values()),
-        "gigabytes": round(expected.bytes / 1e9, 3),
         "source_requests": expected.requests.source_reads,
         "target_requests": expected.requests.target_writes + expected.requests.target_reads,
-        "cost_once": round(expected.cost.once, 2),
-        "cost_a_month": round(expected.cost.storage_a_month, 2),
-        "duration": f"about {span(expected.seconds)} of work",
         "seconds_of_work": round(expected.seconds),
-        "speed": f"{expected.speed.files:,.0f} files a second by all workers together; {expected.speed.why} workers"
-        if expected.speed.why[-1:].isdigit()
-        else f"{expected.speed.files:,.0f} files a second by all workers together; {expected.speed.why}",
         "rows_to_write": expected.rows,
         "documents_to_write": expected.documents,
         "meaning": dg.MetadataValue.md(pages.markdown(["figure", "unit and meaning"], _MEANING)),
-        **pages.table("cost_per_million_files", ["what", "how much", "cost"], _million(expected.million)),
+        **pages.table("cost_per_million_files", ["what", "how much", f"cost, {currency}"], _million(expected.million)),
         **pages.table("examples", ["what", "where"], examples),
     }
+
+
+def _rate(files: float) -> str:
+    return f"{files:,.0f}" if files >= 10 else f"{files:.1f}"  # noqa: PLR2004 - one digit more where it tells
 
 
 _MEANING = [
     ["largest_range, smallest_range", "profiles"],
     ["sampled_profiles, sampled_files", "how many were looked at for the estimate; the rest is in proportion"],
     ["files", "different blobs to copy; several references may name one"],
-    ["files_off_by_percent", "standard error of that: two times out of three it is off by less"],
+    ["files_off_by_percent", "of that, by chance alone: in 95 of 100 plans it is off by less"],
     ["gigabytes", "10⁹ bytes to copy"],
     ["source_requests, target_requests", "that the stores will charge for"],
-    ["cost_once, cost_a_month", "in the currency that the settings `prices.*` are given in; a month is storage in S3"],
-    ["duration, seconds_of_work", "of all workers together, pauses aside; an assumption until ranges have run"],
+    ["cost_once, cost_a_month", "by the settings `prices.*`; a month is storage in S3"],
+    ["duration, seconds_of_work", "of all workers together, pauses aside; an assumption until ranges have ended"],
+    ["last_estimate", "how far the one before the first run was off, for the ranges that have ended since"],
     ["rows_to_write, documents_to_write", "rows of the database, documents of Firebase that hold such a reference"],
 ]
 

@@ -4,14 +4,11 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from migration_pipeline.core.estimate import Estimate
 from migration_pipeline.core.plan import made_by_a_planner
-from migration_pipeline.core.sample import SampledFiles
 from migration_pipeline.defs import pages
 from migration_pipeline.defs.groups import PLAN
 from migration_pipeline.defs.plan_page import plan_page
 from migration_pipeline.defs.resources import Migration
-from migration_pipeline.planning import Planned
 
 POOL, UPKEEP_POOL = "ranges", "upkeep"
 """Runs that migrate a range, and those that audit one or roll it back; each pool's limit is how many do at once. Two,
@@ -33,11 +30,12 @@ profile_ranges_partitions = dg.DynamicPartitionsDefinition(name="profile_ranges"
 )
 def profile_ranges(context: dg.AssetExecutionContext, migration: Migration) -> dg.MaterializeResult[None]:
     """Plan ranges and register them as partitions, in id order."""
-    planned = migration.plan()
+    planned, last = migration.plan(), migration.last_estimate()
     dropped = register(context.instance, planned.keys)
     set_workers(context.instance, migration.workers)
     unknown = pages.table("partitions_dropped", ["no planned range has this name"], [[key] for key in dropped])
-    return dg.MaterializeResult(metadata=plan_page(planned, *migration.estimate(planned)) | unknown)
+    shown = plan_page(planned, *migration.estimate(planned), last, migration.currency)
+    return dg.MaterializeResult(metadata=shown | unknown)
 
 
 plan_job = dg.define_asset_job(
@@ -67,11 +65,9 @@ def register(instance: dg.DagsterInstance, keys: Sequence[str]) -> list[str]:
     return unknown
 
 
-def show_plan(instance: dg.DagsterInstance, planned: Planned, expected: Estimate, files: SampledFiles) -> None:
+def show_plan(instance: dg.DagsterInstance, shown: pages.Metadata) -> None:
     """Have the UI show a plan that was made elsewhere; else it asks at each click whether a plan is missing."""
-    instance.report_runless_asset_event(
-        dg.AssetMaterialization("profile_ranges", metadata=plan_page(planned, expected, files))
-    )
+    instance.report_runless_asset_event(dg.AssetMaterialization("profile_ranges", metadata=shown))
 
 
 def set_workers(instance: dg.DagsterInstance, workers: int) -> None:

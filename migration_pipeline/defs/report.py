@@ -123,7 +123,7 @@ def _left(states: "Sequence[RangeState]") -> list[str]:
 
     def why(state: RangeState) -> str:
         reasons = sorted((state.report or {}).get("waiting_for", {}).items(), key=lambda item: -item[1])
-        return ", ".join(f"{count} for {reason}" for reason, count in reasons)
+        return ", ".join(f"{count:,} {reason}" for reason, count in reasons)
 
     waiting = [(int((state.report or {}).get("waiting", 0)), state) for state in states]
     left = sorted(((count, state) for count, state in waiting if count), key=lambda item: -item[0])

@@ -12,6 +12,7 @@ from migration_pipeline import inventory, planning, upkeep
 from migration_pipeline.adapters.ledger.overview import RangeTotals
 from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
 from migration_pipeline.core.audit import Audited
+from migration_pipeline.core.calibration import Off
 from migration_pipeline.core.control import Say
 from migration_pipeline.core.cutover import Phase
 from migration_pipeline.core.erase import Erasure
@@ -103,6 +104,15 @@ class Migration(dg.ConfigurableResource):  # type: ignore[type-arg] # the resour
         expected, files = planning.estimate(settings, planned)
         planning.keep_estimate(expected, settings)
         return expected, files
+
+    def last_estimate(self) -> Off | None:
+        """How far the estimate was off that was made before the first run; see `planning.last_estimate`."""
+        return planning.last_estimate(load())
+
+    @property
+    def currency(self) -> str:
+        """What all prices are given in."""
+        return load().prices.currency
 
     def plan_more(self, *, quiet: bool, at_most: int) -> tuple[list[str], int]:
         """Plan ranges for profiles beyond the last one; see `planning.plan_more`."""

@@ -40,18 +40,31 @@ from migration_pipeline.stores import standing_orders, windows
 
 _RUNS = 1000
 _REASONS = 20  # failed runs whose error is looked up, at each look
-_LOCATION = "migration_pipeline"  # as workspace.yaml names it
 _BACKFILLS = 20
 _DAY = timedelta(days=1)
 _UNDECIDED = timedelta(minutes=1)
 _ACTIVE = [BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING]
 _PARTITIONED = {*(spec.key for spec in SPECS), dg.AssetKey("audited_references"), dg.AssetKey("rolled_back_ranges")}
 _KEYS = {*_PARTITIONED, dg.AssetKey("profile_ranges"), dg.AssetKey("cutover"), dg.AssetKey("dead_letters")}
+JOBS = {
+    "plan", "migrate", "inventory", "sweep", "erase", "audit", "rollback", "decommission", "archive", "purge_runs",
+    "pause", "resume", "limits", "retry_dead_letters", "waive_dead_letters", "enter_phase", "back_to_phase",
+}  # fmt: skip
+"""All of this project."""
 _SWEEPS = (LATE_REFERENCE, NEWER_BYTES)
 
 
-def look(settings: Settings, ledger: PostgresLedger, instance: dg.DagsterInstance, told: Told) -> Situation:
+def look(
+    settings: Settings, ledger: PostgresLedger, instance: dg.DagsterInstance, told: Told, location: str | None = None
+) -> Situation:
     """Look at everything once. What it costs does not grow with the number of files.
+
+    Args:
+        settings: the migration.
+        ledger: its.
+        instance: that it runs in, perhaps beside other projects.
+        told: what was told before.
+        location: what workspace.yaml calls this project's code location; `None` where none is loaded.
 
     Raises:
         Fatal: a setting, or the ledger, is refused.
@@ -69,7 +82,7 @@ def look(settings: Settings, ledger: PostgresLedger, instance: dg.DagsterInstanc
             timedelta(minutes=alerts.stalled_minutes), alerts.free_disk_gigabytes * 1e9, alerts.daily_at
         ),
         ranges=_ranges(states),
-        failures=list(_failures(instance, runs_after(told, now))),
+        failures=list(_failures(instance, runs_after(told, now), location)),
         letters={
             found.outcome: Letters(found.waiting, [str(file) for file in found.examples])
             for found in ledger.overview.letter_classes()
@@ -101,7 +114,7 @@ def _ranges(states: Sequence[RangeState]) -> Ranges:
     )
 
 
-def _failures(instance: dg.DagsterInstance, after: datetime) -> Iterator[Failure]:
+def _failures(instance: dg.DagsterInstance, after: datetime, location: str | None) -> Iterator[Failure]:
     records = instance.get_run_records(
         # Dagster drops the offset, whatever it is, and takes the rest for UTC.
         dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=after.astimezone(UTC)),
@@ -115,7 +128,7 @@ def _failures(instance: dg.DagsterInstance, after: datetime) -> Iterator[Failure
         retry = run.tags.get("dagster/will_retry")
         # Dagster says a moment after the failure whether it will try again.
         undecided = retry is None and instance.run_retries_enabled and datetime.now(UTC) - at < _UNDECIDED
-        if retry == "true" or undecided or not _is_ours(run):
+        if retry == "true" or undecided or not is_ours(run, location):
             continue
         looked_up += 1
         backfill = run.tags.get("dagster/backfill")
@@ -131,12 +144,16 @@ def _failures(instance: dg.DagsterInstance, after: datetime) -> Iterator[Failure
         )
 
 
-def _is_ours(run: dg.DagsterRun) -> bool:
-    """Others may use the same instance: their runs are no business of these alerts."""
+def is_ours(run: dg.DagsterRun, location: str | None) -> bool:
+    """Others may use the same instance: their runs are no business of these alerts.
+
+    A run tells its code location, whatever workspace.yaml calls it. One that was executed without a code server, in a
+    process of its own, tells none; then what it was to do decides.
+    """
     origin = run.remote_job_origin
-    if origin is None:  # executed without a code server, in a process of ours
-        return True
-    return origin.location_name == _LOCATION or bool(_KEYS & set(run.asset_selection or ()))
+    if origin is not None and location is not None:
+        return origin.location_name == location
+    return run.job_name in JOBS or bool(_KEYS & set(run.asset_selection or ()))
 
 
 def _about(run: dg.DagsterRun) -> About:

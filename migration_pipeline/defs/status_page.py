@@ -3,13 +3,13 @@
 import dagster as dg
 
 from migration_pipeline.core.alert_words import amount, count
+from migration_pipeline.core.text import span
 from migration_pipeline.defs import pages
 from migration_pipeline.defs.groups import MIGRATE
 from migration_pipeline.defs.resources import Migration
 from migration_pipeline.standing import Shown
 
 _BAR = 30  # characters
-_MINUTE, _HOUR, _DAY = 60, 3600, 86400
 NOTHING_WAITS = "nothing_waits"
 
 migration_status = dg.AssetSpec(
@@ -115,12 +115,3 @@ def next_step(shown: Shown) -> str:
         (True, "Audit: Jobs > audit > Materialize > All > Launch backfill. Then open cutover."),
     )
     return next(text for holds, text in steps if holds)
-
-
-def span(seconds: float) -> str:
-    """A length of time in its two largest units."""
-    whole = round(seconds)
-    for unit, name, below, smaller in ((_DAY, "d", _HOUR, "h"), (_HOUR, "h", _MINUTE, "min"), (_MINUTE, "min", 1, "s")):
-        if whole >= unit:
-            return f"{whole // unit} {name} {whole % unit // below} {smaller}"
-    return f"{whole} s"

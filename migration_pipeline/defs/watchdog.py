@@ -17,6 +17,7 @@ from migration_pipeline.defs.given_up import ask_again
 from migration_pipeline.defs.migrated import SPECS, migrate_job
 from migration_pipeline.defs.ranges import profile_ranges_partitions
 from migration_pipeline.defs.resources import Migration
+from migration_pipeline.defs.situation import is_ours
 
 GRACE_SECONDS = 180.0
 """A run holds its range but for its first and last seconds, and for pauses before it tries a lost database again."""
@@ -64,10 +65,11 @@ def suspects(idle: Iterable[str], since: Mapping[str, float], *, now: float) -> 
 )
 def watchdog(context: dg.SensorEvaluationContext, migration: Migration) -> dg.SensorResult | dg.SkipReason:
     """Look at runs at work, and at failed ones."""
-    instance = context.instance
+    instance, origin = context.instance, context.code_location_origin
     known = set(instance.get_dynamic_partitions(str(profile_ranges_partitions.name)))
-    started = {run.run_id: run for run in _ours(instance, dg.DagsterRunStatus.STARTED, known)}
-    lost = _with_lost_retries(instance, known)
+    ours = _Ours(instance, known, origin.location_name if origin is not None else None)
+    started = {run.run_id: run for run in ours.runs(dg.DagsterRunStatus.STARTED)}
+    lost = ours.with_lost_retries()
     try:
         with migration.ledger() as ledger:
             assert context.repository_def is not None  # noqa: S101 - Dagster gives it to every sensor
@@ -90,28 +92,30 @@ def watchdog(context: dg.SensorEvaluationContext, migration: Migration) -> dg.Se
     )
 
 
-def _ours(
-    instance: dg.DagsterInstance, status: dg.DagsterRunStatus, known: set[str], **more: object
-) -> list[dg.DagsterRun]:
-    """Runs that migrate one of our ranges."""
-    last = SPECS[-1].key
-    runs = instance.get_runs(filters=dg.RunsFilter(statuses=[status], **more), limit=_AT_MOST)  # type: ignore[arg-type] # given by name
-    return [
-        run
-        for run in runs
-        if run.tags.get(_PARTITION) in known
-        and (run.job_name == migrate_job.name or last in (run.asset_selection or ()))
-    ]
+class _Ours:
+    """Runs that migrate one of our ranges. Another migration in the same instance may have ranges of the same names."""
 
+    def __init__(self, instance: dg.DagsterInstance, known: set[str], location: str | None) -> None:
+        self._instance, self._known, self._location = instance, known, location
 
-def _with_lost_retries(instance: dg.DagsterInstance, known: set[str]) -> list[dg.DagsterRun]:
-    failed = _ours(instance, dg.DagsterRunStatus.FAILURE, known, tags={_WILL_RETRY: "true"})
-    return [run for run in failed if _RETRIED_BY not in run.tags and LOST_SECONDS < _age(instance, run) < _A_DAY]
+    def runs(self, status: dg.DagsterRunStatus, **more: object) -> list[dg.DagsterRun]:
+        last = SPECS[-1].key
+        found = self._instance.get_runs(filters=dg.RunsFilter(statuses=[status], **more), limit=_AT_MOST)  # type: ignore[arg-type] # given by name
+        return [
+            run
+            for run in found
+            if run.tags.get(_PARTITION) in self._known
+            and is_ours(run, self._location)
+            and (run.job_name == migrate_job.name or last in (run.asset_selection or ()))
+        ]
 
+    def with_lost_retries(self) -> list[dg.DagsterRun]:
+        failed = self.runs(dg.DagsterRunStatus.FAILURE, tags={_WILL_RETRY: "true"})
+        return [run for run in failed if _RETRIED_BY not in run.tags and LOST_SECONDS < self._age(run) < _A_DAY]
 
-def _age(instance: dg.DagsterInstance, run: dg.DagsterRun) -> float:
-    record = instance.get_run_record_by_id(run.run_id)
-    return time.time() - (record.end_time or time.time()) if record else 0.0
+    def _age(self, run: dg.DagsterRun) -> float:
+        record = self._instance.get_run_record_by_id(run.run_id)
+        return time.time() - (record.end_time or time.time()) if record else 0.0
 
 
 def _again(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.RunRequest | None:

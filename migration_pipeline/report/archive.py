@@ -8,6 +8,7 @@ from typing import Any
 
 from migration_pipeline.adapters.ledger.archive import ACT, ArchiveRow, Group
 from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
+from migration_pipeline.core.alert_words import count
 from migration_pipeline.core.control import Say
 from migration_pipeline.core.errors import Fatal
 from migration_pipeline.core.removal_ports import How
@@ -89,7 +90,7 @@ def archive(
             with ledger.removal.alone(), held(folder.absolute()) as place:
                 for group in ready:
                     _archive(group, ledger, place, done, how=how, who=who, why=why)
-                    say(f"{done.ranges} ranges archived, the last {group.ranges[-1]}")
+                    say(f"{count(done.ranges, 'range')} archived, the last {group.ranges[-1]}")
     return done
 
 
@@ -145,7 +146,7 @@ def _write(group: Group, ledger: PostgresLedger, place: Folder) -> Kept:
     written = sum(len(batch) for batch in pq.ParquetFile(path).iter_batches())  # read, column by column, to its end
     if not rows == written == group.rows:
         raise Fatal(
-            f"{name} holds {written} rows of {group.rows}; nothing was dropped.",
+            f"{name} holds {count(written, 'row')} of {group.rows}; nothing was dropped.",
             setting="folder",
             remedy="Look at the disk, and archive again.",
         )

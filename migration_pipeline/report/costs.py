@@ -27,7 +27,7 @@ def _expected(facts: Facts) -> dict[str, Cell]:
         "reads of the source": count(requests.source_reads),
         "writes to the target": count(requests.target_writes),
         "reads of the target": count(requests.target_reads),
-        **_priced(expected.cost),
+        **_priced(expected.cost, expected.prices.currency),
     }
 
 
@@ -45,17 +45,17 @@ def _used(facts: Facts) -> dict[str, Cell]:
         "reads of the source": count(spent.source_reads),
         "writes to the target": count(spent.target_writes),
         "reads of the target": count(spent.target_reads),
-        **_priced(cost(spent, facts.tally.held, facts.prices)),
+        **_priced(cost(spent, facts.tally.held, facts.prices), facts.prices.currency),
     }
 
 
-def _priced(paid: Cost) -> dict[str, Cell]:
+def _priced(paid: Cost, currency: str) -> dict[str, Cell]:
     return {
-        "cost of reads": money(paid.reads),
-        "cost of egress": money(paid.egress),
-        "cost of writes": money(paid.writes),
-        "cost, once": money(paid.once),
-        "storage in the target, a month": money(paid.storage_a_month),
+        "cost of reads": money(paid.reads, currency),
+        "cost of egress": money(paid.egress, currency),
+        "cost of writes": money(paid.writes, currency),
+        "cost, once": money(paid.once, currency),
+        "storage in the target, a month": money(paid.storage_a_month, currency),
     }
 
 

@@ -60,7 +60,7 @@ def write_letters(exports: LedgerExports, folder: Folder, *, waived: bool) -> li
         return list(zip(*batch, strict=True))
 
     name = "waivers.parquet" if waived else "dead_letters.parquet"
-    what = "files that operators let profiles go on without" if waived else "files that could not be copied, and wait"
+    what = "files that operators waived" if waived else "files that could not be copied, and wait"
     rows = write_batches(folder.begin(name), schema, exports.letters(waived=waived), columns)
     folder.ended(name, what, rows)
     return shown

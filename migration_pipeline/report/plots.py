@@ -134,7 +134,7 @@ def rate(rows: "pd.DataFrame", theme: Theme = LIGHT) -> str:
 def outcomes(counts: Sequence[tuple[str, int]], theme: Theme = LIGHT) -> str:
     """Files by outcome as bars, as SVG.
 
-    Counts range from one to hundreds of millions: the axis is logarithmic, and each bar says its number.
+    Counts range from one to hundreds of millions: the axis is logarithmic, and says so; each bar says its number.
 
     Args:
         counts: outcome and files, the most frequent first.
@@ -152,8 +152,9 @@ def outcomes(counts: Sequence[tuple[str, int]], theme: Theme = LIGHT) -> str:
         axes.set_xscale("log")
         axes.set_xlim(0.5, 4 * max(files))
         _bare(axes, theme)
+        _tens(axes, max(files), theme)
 
-    return _svg(draw, theme, empty=not counts, title="Files by outcome", height=0.9 + 0.32 * max(3, len(counts)))
+    return _svg(draw, theme, empty=not counts, title="Files by outcome", height=1.4 + 0.32 * max(3, len(counts)))
 
 
 def sizes(counts: Sequence[tuple[int, int, int]], theme: Theme = LIGHT) -> str:
@@ -244,6 +245,16 @@ def _bare(axes: "Axes", theme: Theme) -> None:
     axes.tick_params(axis="y", length=0, labelcolor=theme.ink)
     axes.spines["bottom"].set_visible(False)
     axes.grid(visible=False)
+
+
+def _tens(axes: "Axes", most: int, theme: Theme) -> None:
+    """A logarithmic axis that nobody takes for another: a line and a number at each power of ten."""
+    powers = [10**power for power in range(len(str(most)))]
+    every = -(-len(powers) // 6)
+    axes.set_xticks(powers[::every], [f"{power:,}" for power in powers[::every]])
+    axes.tick_params(axis="x", which="major", labelbottom=True)
+    axes.grid(axis="x", which="major", color=theme.grid, linewidth=0.8)
+    axes.set_xlabel(f"files, on a logarithmic scale: from one line to the next, {10**every:,} times as many")
 
 
 def _written(figure: "Figure") -> str:

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from migration_pipeline.adapters.ledger.exports import LetterRow
 from migration_pipeline.adapters.ledger.overview import Act
-from migration_pipeline.core.model import REMEDIES, Outcome
+from migration_pipeline.core.model import REMEDIES, WAIVED, Outcome
+from migration_pipeline.core.text import shortened
 from migration_pipeline.report import plots
 from migration_pipeline.report.costs import cost_section
 from migration_pipeline.report.course import over_time
@@ -117,7 +118,7 @@ def _outcomes(facts: Facts) -> Section:
             share(files, total),
             size(tally.bytes[name]) if tally.bytes[name] else NONE,
             f"{tally.tries[name] / files:.2f}",
-            _remedy(name),
+            _remedy(name, facts),
         ]
         for name, files in tally.by_outcome()
     ]
@@ -129,9 +130,12 @@ def _outcomes(facts: Facts) -> Section:
     )
 
 
-def _remedy(outcome: str) -> str:
+def _remedy(outcome: str, facts: Facts) -> str:
     if outcome == _NOT_TRIED:
         return "Its range is still to run."
+    letters = next((letter for letter in facts.standing.letters if letter.outcome == outcome), None)
+    if letters is not None and letters.waived and not letters.waiting:
+        return WAIVED
     return REMEDIES[Outcome(outcome)] if outcome in set(Outcome) else ""
 
 
@@ -140,7 +144,7 @@ def _left(facts: Facts) -> list[Section]:
     for state in facts.states:
         report = state.report or {}
         if report.get("waiting"):
-            why = ", ".join(f"{number:,} for {reason}" for reason, number in report.get("waiting_for", {}).items())
+            why = ", ".join(f"{number:,} {reason}" for reason, number in report.get("waiting_for", {}).items())
             rows.append([Code(state.key), f"{report['waiting']:,}", why, moment(state.ended_at)])
     if not rows:
         return []
@@ -176,17 +180,17 @@ def _letters(facts: Facts) -> Section:
         "Dead letters and waivers",
         ["Files that could not be copied. References to them still lead to the source."],
         [
-            Table(["class", "wait", "waived", "newest"], classes, numbers={1, 2}),
-            *_some("They wait for somebody", ["file", "class", "message", "tries", "a profile"], waiting,
+            Table(["class", "waiting", "waived", "newest"], classes, numbers={1, 2}),
+            *_some("Waiting for somebody", ["file", "class", "message", "tries", "a profile"], waiting,
                    now.letters_waiting, numbers={3}),
-            *_some("Profiles go on without them", ["file", "class", "who", "why", "when"], waived,
+            *_some("Waived: their profiles are done without them", ["file", "class", "who", "why", "when"], waived,
                    now.letters_waived),
         ],
     )  # fmt: skip
 
 
 def _named(row: LetterRow) -> list[Code]:
-    return [Code(f"{row.container}/{row.blob}"), Code(row.outcome)]
+    return [Code(shortened(f"{row.container}/{row.blob}")), Code(row.outcome)]
 
 
 def _some(

@@ -49,7 +49,7 @@ def _missing(facts: Facts) -> list[str]:
     state = facts.standing.status
     said = []
     if state.waiting:
-        reasons = ", ".join(f"{count:,} for {reason}" for reason, count in state.waiting_for.most_common(_REASONS))
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in state.waiting_for.most_common(_REASONS))
         reasons += ", …" if len(state.waiting_for) > _REASONS else ""
         said.append(f"{counted(state.waiting, 'profile', 'waits', 'wait')}" + (f" ({reasons})" if reasons else ""))
     if state.not_begun:

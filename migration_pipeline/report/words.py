@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime
 
+from migration_pipeline.core import alert_words
+
 NONE = "\u2014"
 """Where there is nothing to tell."""
 _TENTH = 0.1  # percent
@@ -12,14 +14,7 @@ def count(number: float) -> str:
     return f"{number:,.0f}"
 
 
-def plural(number: int, noun: str) -> str:
-    """So many of something."""
-    return f"{number:,} {noun if number == 1 else noun + 's'}"
-
-
-def counted(number: int, noun: str, singular: str, several: str) -> str:
-    """So many of something, and its verb."""
-    return f"{plural(number, noun)} {singular if number == 1 else several}"
+plural, counted = alert_words.count, alert_words.counted
 
 
 def size(octets: float) -> str:
@@ -43,9 +38,9 @@ def moment(at: datetime | None) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if at is not None else NONE
 
 
-def money(amount: float) -> str:
-    """In the currency of the settings, which nobody names; small amounts to four places."""
-    return f"{amount:,.2f}" if amount >= 1 or not amount else f"{amount:,.4f}"
+def money(amount: float, currency: str) -> str:
+    """An amount with its currency; small ones to four places."""
+    return f"{amount:,.2f} {currency}" if amount >= 1 or not amount else f"{amount:,.4f} {currency}"
 
 
 def share(part: float, whole: float) -> str:

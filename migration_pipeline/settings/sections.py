@@ -290,7 +290,7 @@ class Prices(_Section):
     """What the stores charge, in one currency; for estimates."""
 
     source_reads_per_10000: float = Field(
-        default=0.0044, ge=0, description="10,000 reads of the source, in any one currency; for estimates."
+        default=0.0044, ge=0, description="10,000 reads of the source; for estimates."
     )
     source_egress_per_gigabyte: float = Field(default=0.08, ge=0, description="A gigabyte out of the source.")
     target_writes_per_1000: float = Field(default=0.005, ge=0, description="1,000 writes to the target.")
@@ -298,6 +298,7 @@ class Prices(_Section):
         default=0.023, ge=0, description="A gigabyte in the target, a month."
     )
     compute_per_vcpu_hour: float = Field(default=0.04048, ge=0, description="An hour of one processor of the workers.")
+    currency: str = Field(default="USD", min_length=1, max_length=8, description="What all prices are given in.")
 
 
 class Inventory(_Section):

@@ -2,7 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -101,6 +102,23 @@ def test_what_is_active_is_found(instance: dg.DagsterInstance) -> None:
     assert launches.partitions(instance, LAUNCH) == {FIRST, SECOND}
     add_backfill(instance, BulkActionStatus.REQUESTED)
     assert launches.active(instance) == BACKFILL._replace(partitions=None)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_backfill_says_whether_its_ranges_were_named(monkeypatch: pytest.MonkeyPatch, *, named: bool) -> None:
+    asked: list[tuple[str, Any]] = []
+
+    def answer(location: str, query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+        assert "launchPartitionBackfill" in query
+        asked.append((location, variables["params"]))
+        return {"data": {"launchPartitionBackfill": {"backfillId": "abc"}}}
+
+    monkeypatch.setattr(launches, "_graphql", answer)
+    launched = launches.launch("photos", [FIRST, SECOND], at_once=1, named=named)
+    assert launched == Launch("abc", is_backfill=True, partitions=2)
+    [(location, params)] = asked
+    assert (location, params["title"]) == ("photos", "migrate 2 ranges")
+    assert params["tags"] == ([{"key": "migration/named", "value": "true"}] if named else [])
 
 
 class Waits(threading.Event):

@@ -76,15 +76,15 @@ TRIAL = [
     Held({"audits": {}}, "as a trial"),
     Held({"audits": {"1": RangeAudit(SWITCH, 1)}}, "as a trial"),
 ]
-UNFINISHED = [Held({"done": 1}, "1 of 2 ranges are not done")]
+UNFINISHED = [Held({"done": 1}, "1 of 2 ranges is not done")]
 CLEANING = [
     *UNFINISHED,
     Held({"now": EXPIRED - HOUR}, "may be good until 2026-03-02 02:00"),
     Held({"sweep": None}, "no full sweep began after"),
     Held({"sweep": FullSweep(EXPIRED - HOUR, 0)}, "no full sweep began after"),
     Held({"ended_at": CLEAN.began_at + HOUR}, "no full sweep began after"),
-    Held({"sweep": CLEAN._replace(found=1)}, "found 1 things that came late"),
-    Held({"sweep": CLEAN._replace(busy=1)}, "passed over 1 ranges"),
+    Held({"sweep": CLEAN._replace(found=1)}, "found 1 thing that came late"),
+    Held({"sweep": CLEAN._replace(busy=1)}, "passed over 1 range"),
     Held({"listed_at": None}, "was not listed after"),
     Held({"listed_at": EXPIRED - HOUR}, "was not listed after"),
     Held({"late": LATE}, "photos/late.jpg"),
@@ -102,13 +102,13 @@ REMOVING = [
     Held({"sweep": FullSweep(OVER - HOUR, 0)}, "no full sweep began after"),
     Held({"listed_at": OVER - HOUR}, "was not listed after"),
     Held({"thawed": LATE}, "after it was frozen"),
-    Held({"audits": {"1": RangeAudit(OVER, 0)}}, "1 ranges were not audited"),
-    Held({"audits": AUDITED | {"2": RangeAudit(SOAKING - HOUR, 0)}}, "1 ranges were not audited"),
-    Held({"audits": AUDITED | {"2": RangeAudit(OVER, 3)}}, "1 ranges found references"),
+    Held({"audits": {"1": RangeAudit(OVER, 0)}}, "1 range was not audited"),
+    Held({"audits": AUDITED | {"2": RangeAudit(SOAKING - HOUR, 0)}}, "1 range was not audited"),
+    Held({"audits": AUDITED | {"2": RangeAudit(OVER, 3)}}, "1 range found references"),
 ]
 ENDING = [
     *REMOVING,
-    Held({"in_source": 5}, "5 blobs that are proven to be in S3"),
+    Held({"in_source": 5}, "5 blobs are still in the source, and proven"),
     Held({"removed_at": OVER + 2 * HOUR}, "was not listed after"),
 ]
 CASES = {

@@ -81,7 +81,7 @@ def of_size(size: int) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("price", sections.Prices().model_dump())
+@pytest.mark.parametrize("price", sections.Prices().model_dump(exclude={"currency"}))
 def test_every_price_is_in_it(price: str) -> None:
     dear = Prices(**{**sections.Prices().model_dump(), price: 1000.0})
     files = SampledFiles(sizes=[30_000] * 200)

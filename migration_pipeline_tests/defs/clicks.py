@@ -5,7 +5,7 @@ hold them. Runs are executed where they are launched, so that a click has ended 
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -65,17 +65,22 @@ class Ui:
         return answer
 
     def materialize(
-        self, assets: Sequence[str], partitions: Sequence[str], job: str | None = None, config: str | None = None
+        self,
+        assets: Sequence[str],
+        partitions: Sequence[str],
+        job: str | None = None,
+        config: str | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> str:
         """Materialize > Partitions > Launch, of an asset, a group or a job, with several partitions.
 
-        `config` is the YAML in the dialog's part Config.
+        `config` and `tags` are what the dialog's parts of these names hold.
         """
         selector = {"partitionSetName": f"{job}_partition_set", "repositorySelector": LOCATION}
         return self._launched(
             "mutation ($p: LaunchBackfillParams!) { it: launchPartitionBackfill(backfillParams: $p) { __typename"
             " ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }",
-            tags=[{"key": "dagster/from_ui", "value": "true"}],
+            tags=[{"key": key, "value": value} for key, value in {"dagster/from_ui": "true", **(tags or {})}.items()],
             assetSelection=[{"path": [asset]} for asset in assets],
             partitionNames=list(partitions),
             fromFailure=False,

@@ -41,9 +41,9 @@ def test_every_sensor_and_schedule_says_what_it_is_for() -> None:
         ("a`b|c", "`a'b¦c`"),
         ("two\nlines", "`two\\nlines`"),
         ("", ""),
-        ("x" * 40 + "y" * 40, "`" + "x" * 32 + "…" + "y" * 32 + "`"),
+        ("x" * 40 + "y" * 40, "`" + "x" * 32 + "…" + "y" * 31 + "`"),
         ("a sentence " * 9, "`" + "a sentence " * 9 + "`"),
-        ("a b " * 99, "`" + "a b " * 25 + "…" + "a b " * 25 + "`"),
+        ("a b " * 99, "`" + "a b " * 25 + "…" + ("a b " * 25)[1:] + "`"),
     ],
 )
 def test_text_of_users_stays_text(text: str, shown: str) -> None:

@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 from dagster._core.execution.backfill import BulkActionStatus
 
+from migration_pipeline.defs.migrated import NAMED_TAG
 from migration_pipeline.planning import keep, plan
 from migration_pipeline.sandbox import Sandbox
 from migration_pipeline.settings import load
@@ -163,6 +164,28 @@ def test_a_rollback_that_was_killed_stays_on_its_way_back(office: Office) -> Non
         assert ledger.name_again([key, *office.red], by="ann") == [key]
         assert [(item.range_key, item.why) for item in ledger.requested()] == [(key, "named by ann after a rollback")]
     run = office.ui.instance.get_run_by_id(office.ui.materialize_one(STAGES, key))
+    assert run is not None
+    assert run.is_success
+
+
+def test_a_backfill_of_named_ranges_migrates_what_was_rolled_back(office: Office) -> None:
+    """More of them than may run at once are launched as a backfill, which is no less named than single runs."""
+    keys, ui = [office.green, office.red[0]], office.ui
+    with closing(open_ledger(office.app.settings)) as ledger:
+        for key in keys:
+            with ledger.hold(key) as (_, held):
+                held.begin_rollback()
+        ui.backfill(ui.materialize(STAGES, keys, job="migrate"))
+        assert ledger.rolled_back(keys) == set(keys)
+        named = ui.materialize(STAGES, keys, tags={NAMED_TAG: "true"})
+        ui.backfill(named)
+        assert ledger.rolled_back(keys) == set()
+        with ledger.hold(office.green) as (_, held):
+            held.begin_rollback()
+        # Its ranges were named for that launch. What was rolled back since stays so.
+        ui.backfill(ui.reexecute_backfill(named, "ALL_STEPS"))
+        assert ledger.rolled_back(keys) == {office.green}
+    run = ui.instance.get_run_by_id(ui.materialize_one(STAGES, office.green))
     assert run is not None
     assert run.is_success
 

@@ -201,7 +201,7 @@ def test_what_was_used_stands_beside_what_was_expected(told: Told, tmp_path: Pat
     assert row_of(page, "files") == ["files", "40", "15"]
     assert row_of(page, "reads of the source") == ["reads of the source", "41", "10"]
     assert row_of(page, "bytes asked of the source")[2] == "40.0 KB"
-    assert row_of(page, "cost, once")[1] == "7.50"
+    assert row_of(page, "cost, once")[1] == "7.50 USD"
     assert "Prices in the settings have changed since" in page
     assert row_of(page, "throttled by the source")[1] == "4 times"
     # Another run of a range adds up; one that was cut off keeps its files, and not its requests.
@@ -238,8 +238,7 @@ def test_the_verdict_names_what_is_missing_or_says_that_nothing_is(told: Told, t
     said = write(told.settings, tmp_path).verdict
     # The waiver asked for another run of its range, and one was never run.
     assert (
-        said.said
-        == "Not done: 1 of 3 ranges is done, 7 profiles wait (7 for source_missing), 2 ranges are still to run."
+        said.said == "Not done: 1 of 3 ranges is done, 7 profiles wait (7 source_missing), 2 ranges are still to run."
     )
     for key in (RANGES[1].key, RANGES[2].key):
         with told.ledger.hold(key) as (_, held):

@@ -115,6 +115,7 @@ def s3(patient: Patient) -> Iterator[Any]:
     client.close()
 
 
+@pytest.mark.filterwarnings("ignore:'imghdr' is deprecated")  # apprise looks for it
 def test_nothing_is_wrong_where_nothing_is(patient: Patient, s3: Any) -> None:
     bucket = patient.world.places.bucket
     rules = {"Rules": [lifecycle_rule("")]}

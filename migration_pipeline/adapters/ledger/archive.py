@@ -12,6 +12,7 @@ from migration_pipeline.adapters.ledger.overview import Query
 from migration_pipeline.adapters.ledger.removal import LedgerRemoval
 from migration_pipeline.adapters.ledger.results import MAY_BE_OURS, UNSURE, VERIFIED
 from migration_pipeline.adapters.postgres.connection import StillBusy
+from migration_pipeline.core.alert_words import counted
 from migration_pipeline.core.removal_ports import How
 
 ACT = "archive"
@@ -125,9 +126,10 @@ class LedgerArchive:
         )
         for key, dropped, in_source in needed:
             if dropped:
-                whys.setdefault(key, f"{dropped} copies that no profile of it holds any more were not erased yet")
+                copies = counted(dropped, "copy", "was", "were", "copies")
+                whys.setdefault(key, f"{copies} not erased yet that no profile of it holds any more")
             elif in_source:
-                whys.setdefault(key, f"{in_source} blobs were not removed from the source")
+                whys.setdefault(key, f"{counted(in_source, 'blob', 'was', 'were')} not removed from the source")
         return Group(number, keys, rows, whys)
 
     def rows(self, number: int) -> Iterator[list[ArchiveRow]]:

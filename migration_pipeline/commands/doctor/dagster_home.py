@@ -9,6 +9,7 @@ import dagster as dg
 
 from migration_pipeline.commands.dagster_instance import daemon_alive, instance
 from migration_pipeline.commands.doctor.findings import Findings, What, failure, ok, warning
+from migration_pipeline.core.alert_words import count
 from migration_pipeline.defs.ranges import POOL
 from migration_pipeline.settings import Settings
 
@@ -54,7 +55,7 @@ def _workers(opened: dg.DagsterInstance, workers: int) -> Findings:
     if most is not None and 0 <= most < workers:
         yield warning(
             What.DAGSTER_WORKERS,
-            f"{most} runs at a time is all that dagster.yaml allows; control.workers is {workers}.",
+            f"dagster.yaml allows {count(most, 'run')} at a time; control.workers is {workers}.",
             "Raise concurrency.runs.max_concurrent_runs.",
         )
     elif POOL not in limits:
@@ -62,11 +63,11 @@ def _workers(opened: dg.DagsterInstance, workers: int) -> Findings:
     elif limits[POOL] != workers:
         yield warning(
             What.DAGSTER_WORKERS,
-            f"the pool {POOL!r} allows {limits[POOL]} ranges at a time; control.workers is {workers}.",
+            f"the pool {POOL!r} allows {count(limits[POOL], 'range')} at a time; control.workers is {workers}.",
             "Set control.workers to what you want: planning and `migrate` make it the limit.",
         )
     else:
-        yield ok(What.DAGSTER_WORKERS, f"{workers} ranges at a time")
+        yield ok(What.DAGSTER_WORKERS, f"{count(workers, 'range')} at a time")
 
 
 def _recovery(opened: dg.DagsterInstance) -> Findings:

@@ -5,6 +5,7 @@ from contextlib import closing
 from typing import Protocol, runtime_checkable
 
 from migration_pipeline.commands.doctor.findings import Findings, What, ok, warning
+from migration_pipeline.core.alert_words import count
 from migration_pipeline.core.model import ProfileId
 from migration_pipeline.settings import Settings
 from migration_pipeline.stores import open_documents, open_index
@@ -39,7 +40,7 @@ def documents(settings: Settings) -> Findings:
         if ids and not found:
             yield warning(
                 What.FIREBASE,
-                f"none of {len(ids)} profiles has a document.",
+                f"none of {count(len(ids), 'profile')} has a document.",
                 "Check firebase.project_id and firebase.document.",
             )
         else:
@@ -48,7 +49,7 @@ def documents(settings: Settings) -> Findings:
             for field in opened.without(ids):
                 yield warning(
                     What.FIREBASE,
-                    f"none of {len(found)} documents has the field {field!r}.",
+                    f"none of {count(len(found), 'document')} has the field {field!r}.",
                     "Check firebase.fields: a dot reaches into a map.",
                 )
         if isinstance(opened, TriesWriting):

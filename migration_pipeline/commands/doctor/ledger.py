@@ -5,6 +5,7 @@ from contextlib import closing
 from migration_pipeline.adapters.ledger import probe as ledger_probe
 from migration_pipeline.adapters.ledger.postgres_ledger import POOLED, SETTING, UNPOOLED
 from migration_pipeline.commands.doctor.findings import Findings, What, failure, ok
+from migration_pipeline.core.alert_words import count
 from migration_pipeline.settings import Settings
 from migration_pipeline.stores import open_ledger
 
@@ -27,7 +28,7 @@ def ledger(settings: Settings) -> Findings:
             yield ok(What.LEDGER, f"schema {schema} is made by the first plan that is kept")
             yield ok(What.LEDGER_RIGHTS, "the role may create it")
             return
-        yield ok(What.LEDGER, f"schema {schema} at version {version}, {len(opened.ranges())} ranges planned")
+        yield ok(What.LEDGER, f"schema {schema} at version {version}, {count(len(opened.ranges()), 'range')} planned")
         missing = ledger_probe.missing_rights(opened.query, schema)
         for right in missing:
             yield failure(

@@ -5,6 +5,7 @@ from contextlib import closing
 from migration_pipeline.adapters.alert_channels import channels
 from migration_pipeline.adapters.postgres.pause_query import PauseQuery
 from migration_pipeline.commands.doctor.findings import Findings, What, failure, ok, warning
+from migration_pipeline.core.alert_words import count
 from migration_pipeline.core.errors import Fatal
 from migration_pipeline.settings import Settings
 from migration_pipeline.stores import url_rules, windows
@@ -14,7 +15,7 @@ def set_up(settings: Settings) -> Findings:
     """URLs and keys, hours, the query that pauses, where alerts go."""
     try:
         url_rules(settings)
-        yield ok(What.SETTINGS, f"{len(settings.source.containers)} containers to {settings.target.bucket}")
+        yield ok(What.SETTINGS, f"{count(len(settings.source.containers), 'container')} to {settings.target.bucket}")
     except Fatal as error:
         yield failure(What.SETTINGS, f"{error.setting}: {error.message}", error.remedy)
     yield from _hours(settings)
@@ -51,8 +52,9 @@ def _alerts(settings: Settings) -> Findings:
     if not urls:
         yield warning(
             What.ALERTS,
-            "is not set in this shell; what counts is the environment of the Dagster daemon and code server.",
-            "Set it there to apprise URLs, of mail or a chat.",
+            "not set in this shell, which says nothing of the Dagster code server: what it has set counts.",
+            "In the UI, Automation > alerts: its ticks say whether anybody is told. If not, set ALERT_URLS in the "
+            "environment of the code server; docs/alerts.md has examples.",
         )
         return
     from apprise import Apprise  # noqa: PLC0415 - half a second

@@ -239,7 +239,12 @@ def test_the_plan_the_pages_and_status_say_what_waits(story: Story) -> None:
     expected, files = story.estimated
     assert set(files.named) == {"profiles.cover"}  # of the column that has no base
     sentences = " ".join(to_decide(expected.references, Query.WAIT, files))
-    for word in ("embedded = true", 'source.query to "keep"', "source.containers", "names of blobs (profiles.cover)"):
+    for word in (
+        "embedded = true",
+        'source.query to "keep"',
+        "source.containers",
+        "a blob has that name (profiles.cover)",
+    ):
         assert word in sentences
     assert list(to_decide({}, Query.WAIT, SampledFiles())) == []
     waiting = story.status["profiles"]["waiting_for"]
@@ -295,5 +300,5 @@ def test_a_copy_that_is_named_anywhere_is_still_there(story: Story) -> None:
 def test_nothing_may_be_removed_while_something_is_not_understood(story: Story) -> None:
     app = story.app
     app.soak()
-    with pytest.raises(Fatal, match="ranges are not done"):
+    with pytest.raises(Fatal, match="not done"):
         app.decommission()

@@ -52,7 +52,7 @@ def test_what_rows_without_a_profile_name_is_kept_and_told(make_app: MakeApp, tm
     assert app.in_target() == {"ann.jpg", "bob.jpg", "old.jpg", "copied.jpg"}
     app.soak()
     holds = [hold.what for hold in stand(app.settings).removal_holds]
-    assert "2 rows whose profile is gone name the source" in holds
+    assert "2 rows name the source without a profile" in holds
     assert plan(app.settings).unowned == 2
     # What they name is nobody's orphan; what nobody names any more is.
     kept = list_orphans(app.settings, tmp_path)
