@@ -46,8 +46,10 @@ def main() -> None:
     Settings come from migration.toml (or MIGRATION_CONFIG) and the environment. `migration-pipeline doctor` says
     whether they are right.
     """
-    # A SIGTERM leaves by the same door as Ctrl-C, and what a command started is ended.
+    # A SIGTERM, or the end of the terminal, leaves by the same door as Ctrl-C, and what a command started is ended.
     signal.signal(signal.SIGTERM, _leave)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` has it
+        signal.signal(signal.SIGHUP, _leave)
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the form of signal handlers

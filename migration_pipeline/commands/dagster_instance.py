@@ -1,8 +1,6 @@
 """The user's own Dagster instance, and the services that we start for it."""
 
 import os
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -11,9 +9,10 @@ from pathlib import Path
 
 import dagster as dg
 
+from migration_pipeline.adapters.guarded import Guarded
 from migration_pipeline.core.errors import Fatal
 
-_STOP_SECONDS = 30
+_STOP_SECONDS = 30.0
 LOG_BYTES = 20_000_000
 _DAEMONS = ("BACKFILL", "QUEUED_RUN_COORDINATOR")
 _SILENT_SECONDS = 75.0  # a daemon's heart beats every 30 s
@@ -91,20 +90,9 @@ def begin_anew(log: Path) -> None:
 
 def _service(command: Sequence[str], log: Path, workspace: Path | None = None) -> Iterator[None]:
     begin_anew(log)
-    with log.open("ab") as output:
-        process = subprocess.Popen(  # noqa: S603 - our own interpreter
-            [sys.executable, "-m", *command, "-w", str(workspace or shipped("workspace.yaml"))],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            # Ctrl-C in the terminal reaches us alone, and we stop it in order.
-            start_new_session=True,
-        )
-        try:
-            yield
-        finally:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+    command = [sys.executable, "-m", *command, "-w", str(workspace or shipped("workspace.yaml"))]
+    process = Guarded(command, log=log, stop="SIGINT", grace=_STOP_SECONDS)
+    try:
+        yield
+    finally:
+        process.close()

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -192,8 +192,9 @@ class _Watched:
         if not self.daemon.own:
             self._tell(f"{launched} goes on under your Dagster daemon; the UI can cancel it")
             return
-        self._tell(f"cancelling {launched}; what is copied stays copied, and the next `migrate` does what is left")
         launches.cancel(self._opened, launched)
+        with suppress(OSError):  # the terminal may be gone
+            self._tell(f"cancelling {launched}; what is copied stays copied, and the next `migrate` does what is left")
         deadline = time.monotonic() + _CANCEL_SECONDS
         while not launches.state(self._opened, launched).ended and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)

@@ -1,19 +1,15 @@
 """Server processes of the sandbox: free ports, start, readiness, stop."""
 
-import json
-import os
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from migration_pipeline.adapters.guarded import Guarded
+
 _READY_SECONDS = 60.0
-_STOP_SECONDS = 20.0
 _LOG_TAIL = 2000
-_GUARDIAN = Path(__file__).with_name("guardian.py")
 
 
 class SandboxUnavailable(Exception):  # noqa: N818 - says what is missing, and how to get it
@@ -43,12 +39,7 @@ class ServerProcess:
         stop: str = "SIGTERM",
     ) -> None:
         self._name, self._log = name, log
-        task = {"command": list(command), "log": str(log), "user": user, "stop": stop}
-        self._guardian = subprocess.Popen(  # noqa: S603 - our own interpreter
-            [sys.executable, str(_GUARDIAN), json.dumps(task)],
-            stdin=subprocess.PIPE,
-            env={**os.environ, **(environment or {})},
-        )
+        self._process = Guarded(command, log=log, environment=environment, user=user, stop=stop)
 
     def wait_ready(self, ready: Callable[[], bool]) -> None:
         """Ask until `ready` says so.
@@ -58,15 +49,13 @@ class ServerProcess:
         """
         deadline = time.monotonic() + _READY_SECONDS
         while not ready():
-            if self._guardian.poll() is not None or time.monotonic() > deadline:
+            if self._process.ended or time.monotonic() > deadline:
                 raise SandboxUnavailable(f"{self._name} did not start:\n{self._tail()}")
             time.sleep(0.05)
 
     def close(self) -> None:
         """Stop the server, gracefully first."""
-        if self._guardian.stdin:
-            self._guardian.stdin.close()
-        self._guardian.wait(_STOP_SECONDS)
+        self._process.close()
 
     def _tail(self) -> str:
         return self._log.read_text(errors="replace")[-_LOG_TAIL:] if self._log.exists() else ""

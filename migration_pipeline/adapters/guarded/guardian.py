@@ -3,7 +3,7 @@
 Run as a script, with the standard library alone, so that it starts fast. It holds the reading end of a pipe; the
 owner holds the other. End of file there means that the owner wants the server gone, or is gone itself.
 
-    python guardian.py '{"command": [...], "log": "…", "user": null, "stop": "SIGTERM"}'
+    python guardian.py '{"command": [...], "log": "…", "user": null, "stop": "SIGTERM", "grace": 10}'
 """
 
 import contextlib
@@ -13,8 +13,6 @@ import signal
 import subprocess
 import sys
 import threading
-
-_GRACE_SECONDS = 10
 
 
 def main() -> None:
@@ -38,7 +36,7 @@ def main() -> None:
     threading.Thread(target=_follow, args=(server,), daemon=True).start()
     while os.read(0, 4096):
         pass
-    _stop(server, getattr(signal, task["stop"]))
+    _stop(server, getattr(signal, task["stop"]), task["grace"])
     os._exit(0)
 
 
@@ -47,11 +45,11 @@ def _follow(server: "subprocess.Popen[bytes]") -> None:
     os._exit(server.wait() or 1)
 
 
-def _stop(server: "subprocess.Popen[bytes]", gracefully: int) -> None:
+def _stop(server: "subprocess.Popen[bytes]", gracefully: int, grace: float) -> None:
     with contextlib.suppress(ProcessLookupError):
         server.send_signal(gracefully)
         try:
-            server.wait(_GRACE_SECONDS)
+            server.wait(grace)
         except subprocess.TimeoutExpired:
             os.killpg(server.pid, signal.SIGKILL)
             server.wait()
