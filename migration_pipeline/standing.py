@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import closing
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from migration_pipeline.adapters.ledger.overview import Act
@@ -10,7 +11,7 @@ from migration_pipeline.core.control import Heard, Said, decide
 from migration_pipeline.core.errors import SettingsError
 from migration_pipeline.cutover import Stand, stand_of
 from migration_pipeline.settings import Settings
-from migration_pipeline.stores import open_ledger, standing_orders
+from migration_pipeline.stores import open_ledger, sas_ends, standing_orders
 
 _ACTS = 5
 
@@ -23,6 +24,7 @@ class Shown(NamedTuple):
         paused: why runs wait, in words; `None` where nobody and nothing tells them to.
         acts: of operators, newest first.
         cutover: its phase, and what holds the next gate.
+        sas_ends: when the SAS of the source ends; `None` where there is none, or it does not say so.
     """
 
     standing: Standing
@@ -30,6 +32,7 @@ class Shown(NamedTuple):
     paused: str | None
     acts: Sequence[Act]
     cutover: Stand
+    sas_ends: datetime | None = None
 
     @property
     def ended(self) -> bool:
@@ -63,6 +66,7 @@ class Shown(NamedTuple):
             },
             "acts": [act._asdict() for act in self.acts],
             "cutover": self.cutover.as_json(),
+            "sas_ends_at": self.sas_ends,
         }
 
 
@@ -77,7 +81,7 @@ def look(settings: Settings) -> Shown:
         # Decided as every run decides it for itself.
         paused = decide(orders, Heard(said, 1, 0, 0), now=now, app_says=orders.app_says()).paused
         acts, cutover = ledger.overview.acts(limit=_ACTS), stand_of(settings, ledger)
-        return Shown(standing(ledger.overview, now), said, paused, acts, cutover)
+        return Shown(standing(ledger.overview, now), said, paused, acts, cutover, sas_ends(settings))
 
 
 def keep_metrics(settings: Settings, shown: Shown) -> None:

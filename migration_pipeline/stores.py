@@ -5,13 +5,14 @@ import json
 import math
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from datetime import datetime
 from typing import TypeVar
 
 from migration_pipeline.adapters.azure.blob import AzureBlobSource
 from migration_pipeline.adapters.azure.listing import AzureListing
 from migration_pipeline.adapters.azure.probe import AzureBlobProbe
 from migration_pipeline.adapters.azure.removal import AzureBlobRemoval
-from migration_pipeline.adapters.azure.sign_in import AzureCredentials
+from migration_pipeline.adapters.azure.sign_in import AzureCredentials, given_sas_ends
 from migration_pipeline.adapters.firebase.no_documents import NoDocuments
 from migration_pipeline.adapters.firebase.write_rate import WriteRate
 from migration_pipeline.adapters.http.network import Network
@@ -271,6 +272,16 @@ def _credentials(settings: Settings) -> AzureCredentials:
         entra=auth == "entra",
         account_name=settings.source.account_name,
     )
+
+
+def sas_ends(settings: Settings) -> datetime | None:
+    """When the SAS that the operator made ends; `None` where there is none, or it does not say so.
+
+    Raises:
+        SettingsError: it is none.
+    """
+    given = _credentials(settings).sas_token
+    return given_sas_ends(given, settings.source.containers) if given else None
 
 
 def open_listing(settings: Settings) -> AzureListing:

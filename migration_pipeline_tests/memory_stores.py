@@ -54,7 +54,8 @@ class MemoryTarget:
     """Objects by key, and uploads in parts that are under way.
 
     `fault` is called after each write and may raise: a reply that is lost. `part_fault` is called before each part.
-    `confirms` makes the digest that the store claims, `reads_back` the bytes that it gives back.
+    `remove_fault` is called before each removal. `confirms` makes the digest that the store claims, `reads_back` the
+    bytes that it gives back.
     """
 
     objects: dict[str, bytes] = field(default_factory=dict)
@@ -63,6 +64,7 @@ class MemoryTarget:
     confirms: Callable[[bytes], bytes] = md5
     part_fault: Callable[[], None] = lambda: None
     reads_back: Callable[[bytes], bytes] = lambda body: body
+    remove_fault: Callable[[], None] = lambda: None
     uploads: list["MemoryUpload"] = field(default_factory=list)
 
     async def check(self) -> None:
@@ -100,6 +102,7 @@ class MemoryTarget:
         return ObjectFacts(len(body), md5(self.reads_back(body) if read else body), md5(body).hex())
 
     async def remove(self, key: str, receipt: Receipt) -> None:
+        self.remove_fault()
         await self.erase(key, receipt.etag, [])
 
     async def erase(self, key: str, etag: str, versions: Sequence[str]) -> int:

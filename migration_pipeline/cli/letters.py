@@ -110,6 +110,8 @@ def show(file: str, json_: bool) -> None:  # noqa: FBT001 - click's form
     ]
     if first.waived:
         rows.append(["waived", f"by {first.waived.by} at {moment(first.waived.at)}: {first.waived.why}"])
+    if first.accepted:
+        rows.append(["accepted", f"by {first.accepted.by} at {moment(first.accepted.at)}: {first.accepted.why}"])
     print_table(["", ""], rows)
 
 
@@ -155,10 +157,44 @@ def waive(
     with closing(planned_ledger()) as ledger:
         selection = _selection(ledger, choice, all_=all_)
         if not apply_:
-            _would_waive(ledger.overview.letter_classes(**selection._asdict()), json_=json_)
+            then = "Their references would stay at the source for good."
+            _would("waived", ledger.overview.letter_classes(**selection._asdict()), then, json_=json_)
             return
         chosen = ledger.control.waive(selection, by=by, why=why)
     _say(chosen, "waived", json_=json_)
+
+
+@dead_letters.command()
+@click.option("--all", "all_", is_flag=True, help="All whose bytes are not those of their Content-MD5.")
+@click.option("--apply", "apply_", is_flag=True, help="Do it; without it, they are only counted.")
+@click.option("--why", required=True, help="How you know that the stored Content-MD5 is wrong, and not the bytes.")
+@by_whom
+@as_json
+@honest
+@_selecting
+def accept(
+    choice: _Choice,
+    all_: bool,  # noqa: FBT001 - click's form
+    apply_: bool,  # noqa: FBT001 - as above
+    why: str,
+    by: str,
+    json_: bool,  # noqa: FBT001 - as above
+) -> None:
+    """Have files of class digest_mismatch copied as they are: their stored Content-MD5 is wrong."""
+    if choice.outcome not in (None, Outcome.DIGEST_MISMATCH):
+        raise Fatal(
+            f"nothing is to be accepted of {choice.outcome}.",
+            setting="--class",
+            remedy="Only digest_mismatch is about a blob's stored Content-MD5.",
+        )
+    with closing(planned_ledger()) as ledger:
+        selection = _selection(ledger, choice, all_=all_)._replace(outcome=Outcome.DIGEST_MISMATCH)
+        if not apply_:
+            then = "They would be copied as they are, proven from our read to S3."
+            _would("accepted", ledger.overview.letter_classes(**selection._asdict()), then, json_=json_)
+            return
+        chosen = ledger.control.accept(selection, by=by, why=why)
+    _say(chosen, "accepted", json_=json_)
 
 
 @dead_letters.command()
@@ -229,14 +265,14 @@ def _known(ledger: Any, range_key: str | None) -> None:  # noqa: ANN401 - as abo
         )
 
 
-def _would_waive(classes: Sequence[Any], *, json_: bool) -> None:
+def _would(done: str, classes: Sequence[Any], then: str, *, json_: bool) -> None:
     waiting = {item.outcome: item.waiting for item in classes if item.waiting}
     files = sum(waiting.values())
     if json_:
         print_json({"applied": False, "files": files, "classes": waiting})
     elif files:
-        print_table(["class", "would be waived"], [[name, str(number)] for name, number in waiting.items()])
-        click.echo("Their references would stay at the source for good. Nothing was changed: add --apply.")
+        print_table(["class", f"would be {done}"], [[name, str(number)] for name, number in waiting.items()])
+        click.echo(f"{then} Nothing was changed: add --apply.")
     else:
         click.echo("No dead letters match.")
     if not files:
@@ -268,7 +304,9 @@ def _file(name: str) -> SourceFile:
 
 
 def _state(letter: Any) -> str:  # noqa: ANN401 - adapters.ledger.overview.DeadLetter, imported late
-    return f"waived by {letter.waived.by}" if letter.waived else ""
+    if letter.waived:
+        return f"waived by {letter.waived.by}"
+    return f"accepted by {letter.accepted.by}" if letter.accepted else ""
 
 
 def _as_json(letter: Any) -> dict[str, Any]:  # noqa: ANN401 - as above
@@ -277,4 +315,5 @@ def _as_json(letter: Any) -> dict[str, Any]:  # noqa: ANN401 - as above
         "file": str(letter.file),
         "remedy": WAIVED if letter.waived else REMEDIES[letter.outcome],
         "waived": letter.waived._asdict() if letter.waived else None,
+        "accepted": letter.accepted._asdict() if letter.accepted else None,
     }

@@ -12,6 +12,7 @@ from rich.text import Text
 from migration_pipeline.core.confirm import REASONS
 from migration_pipeline.core.cutover import Phase
 from migration_pipeline.core.errors import Transient, Unreachable
+from migration_pipeline.core.situation import SAS_SOON
 from migration_pipeline.standing import Shown
 
 REFRESH_SECONDS = 2.0
@@ -164,6 +165,7 @@ def _facts(shown: Shown) -> RenderableType:
         ("files", Text(f"{state.copied:,} copied, {size(state.bytes)}")),
         ("seconds", Text(_stages(shown))),
         ("cut-over", _cutover(shown)),
+        ("SAS", _sas(shown)),
     ]  # fmt: skip
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold")
@@ -204,6 +206,15 @@ def _cutover(shown: Shown) -> Text:
         return Text(f"{since} · nothing holds {stand.phase.next}", style="green")
     more = f" and {len(stand.holds) - 1} more" if len(stand.holds) > 1 else ""
     return Text(f"{since} · {stand.phase.next} is held: {printable(stand.holds[0].what)}{more}")
+
+
+def _sas(shown: Shown) -> Text:
+    """Nothing as long as there is time."""
+    if shown.sas_ends is None or shown.sas_ends - shown.standing.at > SAS_SOON:
+        return Text()
+    left = (shown.sas_ends - shown.standing.at).total_seconds()
+    when = f"ends in {span(left)}" if left > 0 else f"ended {span(-left)} ago"
+    return Text(f"that of the source {when}: make another (AZURE_STORAGE_SAS_TOKEN)", style="red")
 
 
 def _letters(shown: Shown) -> list[RenderableType]:

@@ -24,6 +24,7 @@ class Kind(StrEnum):
     STALLED = "stalled"
     LATE_REFERENCES = "late_references"
     SOURCE_UPLOADS = "source_uploads"
+    SAS_ENDS = "sas_ends"
     DISK = "disk"
     DAILY_SUMMARY = "daily_summary"
     FINISHED = "finished"

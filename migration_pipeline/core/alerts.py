@@ -10,13 +10,13 @@ situation and of what it kept, which gives an alert or none, and what is to be k
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from migration_pipeline.core import run_alerts
 from migration_pipeline.core.alert_words import Alert, Kind, Severity, amount, count, listed, shown, thousands
 from migration_pipeline.core.model import REMEDIES, Outcome
-from migration_pipeline.core.situation import Ranges, Situation
+from migration_pipeline.core.situation import SAS_SOON, Ranges, Situation
 from migration_pipeline.core.text import shortened
 
 Told = Mapping[str, Any]
@@ -28,6 +28,7 @@ _WORSE = 2
 _LEDGER_GONE = timedelta(minutes=3)
 """A Postgres that is started again is back by then."""
 _LATE_QUIET = timedelta(hours=6)
+_SAS_TOLD = (SAS_SOON, timedelta(days=1), timedelta(0))
 _DISK_OVER = 1.2  # times the limit: room that comes and goes around the limit is not told each time
 _DISK_CRITICAL = 4
 
@@ -193,6 +194,30 @@ def _source_uploads(now: Situation, kept: Any) -> Judged:  # noqa: ANN401 - JSON
     return alert, {"told": found.blobs, "overdue": overdue}
 
 
+def _sas_ends(now: Situation, kept: Any) -> Judged:  # noqa: ANN401 - JSON
+    """Told a week before, a day before, and once it is over; anew for another SAS."""
+    if now.sas_ends is None:
+        return None, None
+    left = now.sas_ends - now.now
+    stage = sum(left <= limit for limit in _SAS_TOLD)
+    if not stage:
+        return None, None
+    ends = now.sas_ends.astimezone(UTC).isoformat()
+    if kept and kept["ends"] == ends and stage <= kept["stage"]:
+        return None, kept
+    over = left <= timedelta(0)
+    hours = f"{max(1.0, left.total_seconds() / 3600):.0f}"
+    alert = now.alert(
+        Kind.SAS_ENDS,
+        Severity.WARNING if stage == 1 else Severity.CRITICAL,
+        "The SAS of the source has ended" if over else f"The SAS of the source ends in {hours} hours",
+        where=f"AZURE_STORAGE_SAS_TOKEN, good until {now.sas_ends:%Y-%m-%d %H:%M %Z}",
+        how_bad="Nothing can be read from the source then: every run stops and names the setting.",
+        what_to_do="Make another SAS, set AZURE_STORAGE_SAS_TOKEN to it, and restart what runs.",
+    )
+    return alert, {"ends": ends, "stage": stage}
+
+
 def _disk(now: Situation, kept: Any) -> Judged:  # noqa: ANN401 - JSON
     """Worse when half of what was free is gone; over when there is clearly more room than the limit."""
     limit = now.thresholds.free_disk
@@ -269,6 +294,7 @@ JUDGES: Mapping[Kind, Callable[[Situation, Any], Judged]] = {
     Kind.STALLED: run_alerts.stalled,
     Kind.LATE_REFERENCES: _late_references,
     Kind.SOURCE_UPLOADS: _source_uploads,
+    Kind.SAS_ENDS: _sas_ends,
     Kind.DISK: _disk,
     Kind.DAILY_SUMMARY: _daily_summary,
     Kind.FINISHED: _finished,

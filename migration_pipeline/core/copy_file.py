@@ -11,7 +11,7 @@ from typing import Literal
 
 from migration_pipeline.core.content_type import guess
 from migration_pipeline.core.control import Limits
-from migration_pipeline.core.errors import Permanent, Transient
+from migration_pipeline.core.errors import MigrationError, Permanent, Transient, whereabouts
 from migration_pipeline.core.large_file import PART_BYTES, Links, read_in_parts, upload_in_parts
 from migration_pipeline.core.model import CopyResult, Outcome, SourceFile, WantedFile
 from migration_pipeline.core.pace import LONGEST_REST, Clock, Pace, Sleep
@@ -31,6 +31,7 @@ from migration_pipeline.core.urls import UrlRules
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0  # seconds; doubled on each try, drawn with full jitter
 _MAY_HEAL = frozenset({Outcome.DIGEST_MISMATCH, Outcome.SOURCE_CHANGED})
 """Outcomes of one try that the next need not have: damage on the way, and a blob written while it was read."""
+_STILL_THERE = "S3 confirmed another digest than was sent, and the object could not be removed"
 _LIGHT = 256 * 1024
 """Bodies up to this size say by their time how busy a store is, and not how large they are."""
 _SAMPLED = 100
@@ -110,14 +111,14 @@ class Copier:
                 else:
                     if wanted.proven is not None:
                         wanted, renewed = replace(wanted, proven=None), False
-                    result = await self._once(wanted)
-            except Permanent as error:
-                result = CopyResult(wanted.file, error.outcome, message=error.message)
+                    result = await self._once(wanted, tries)
             except Transient as error:
                 if tries.another(overload=error.overload):
                     await self.sleep(pause(tries.made, error.retry_after))
                     continue
-                result = CopyResult(wanted.file, Outcome.GAVE_UP, message=error.message)
+                result = _ended(wanted.file, error, tries)
+            except Exception as error:  # noqa: BLE001 - whatever is odd about one file stays that file's
+                result = _ended(wanted.file, error, tries)
             if result.outcome in _MAY_HEAL and tries.another():
                 await self.sleep(pause(tries.made, None))
                 continue
@@ -140,13 +141,18 @@ class Copier:
             made_at=there.made_at,
         )
 
-    async def _once(self, wanted: WantedFile) -> CopyResult:
+    async def _once(self, wanted: WantedFile, tries: "_Tries") -> CopyResult:
         key = self.urls.key_of(wanted.file)
+        await self._remove_damaged(key, tries)
         async with self._links.room.share() as share:
             blob = await self._read(wanted.file, share)
-            if blob.body is not None:
-                return replace(await self._whole(wanted, key, blob, blob.body), source_etag=blob.etag)
-        return replace(await self._in_parts(wanted, key, blob), source_etag=blob.etag)
+            stated = blob.md5
+            if wanted.accepted:
+                blob = replace(blob, md5=None)
+            result = await self._whole(wanted, key, blob, blob.body, tries) if blob.body is not None else None
+        if result is None:
+            result = await self._in_parts(wanted, key, blob, tries)
+        return replace(result, source_etag=blob.etag, accepted=stated not in (None, result.md5))
 
     async def _read(self, file: SourceFile, share: Share) -> SourceBlob:
         async with self.source_pace.request() as request:
@@ -158,7 +164,7 @@ class Copier:
 
             return await self.source.read(file, whole_up_to=PART_BYTES, admit=admit)
 
-    async def _whole(self, wanted: WantedFile, key: str, blob: SourceBlob, body: Body) -> CopyResult:
+    async def _whole(self, wanted: WantedFile, key: str, blob: SourceBlob, body: Body, tries: "_Tries") -> CopyResult:
         file = wanted.file
         _check_length(blob, len(body))
         # The source's own digest is handed on: the target refuses other bytes, so that none is computed here.
@@ -178,7 +184,7 @@ class Copier:
         except BytesRefused:
             _check_digest(blob, _digest_of(body))
             raise Transient("the bytes were damaged on their way to S3") from None
-        result = await self._verified(file, key, receipt, blob.size, md5)
+        result = await self._verified(file, key, receipt, blob.size, md5, tries)
         return replace(result, guessed_type=True) if guessed is not None else result
 
     def _guessed_type(self, blob: SourceBlob, body: Body) -> str | None:
@@ -187,7 +193,7 @@ class Copier:
     def _lacks_type(self, blob: SourceBlob) -> bool:
         return self.limits.guess_content_type and (blob.headers.content_type or _NO_TYPE) == _NO_TYPE
 
-    async def _in_parts(self, wanted: WantedFile, key: str, blob: SourceBlob) -> CopyResult:
+    async def _in_parts(self, wanted: WantedFile, key: str, blob: SourceBlob, tries: "_Tries") -> CopyResult:
         file = wanted.file
 
         def check(md5: bytes) -> None:
@@ -206,7 +212,7 @@ class Copier:
             return await self._compare(file, key, blob.size, await self._digest(file, blob))
         if receipt is None:
             return await self._compare(file, key, blob.size, md5)
-        result = await self._verified(file, key, receipt, blob.size, md5)
+        result = await self._verified(file, key, receipt, blob.size, md5, tries)
         return replace(result, guessed_type=guessed is not None)
 
     async def _digest(self, file: SourceFile, blob: SourceBlob) -> bytes:
@@ -215,21 +221,37 @@ class Copier:
         _check_digest(blob, md5)
         return md5
 
-    async def _verified(self, file: SourceFile, key: str, receipt: Receipt, size: int, md5: bytes) -> CopyResult:
+    async def _verified(
+        self, file: SourceFile, key: str, receipt: Receipt, size: int, md5: bytes, tries: "_Tries"
+    ) -> CopyResult:
         confirmed = receipt.md5
         if self._reads_back(file, key):
             there = await self._describe(key, read=True)
-            confirmed = there.md5 if there is not None and there.size == size else b""
+            if there is None or there.etag != receipt.etag:
+                raise Permanent(Outcome.DIGEST_MISMATCH, "the object was gone, or another, when it was read back")
+            # In an archive class it cannot be read back, and has no digest where its ETag is none.
+            confirmed = (there.md5 or confirmed) if there.size == size else b""
         if confirmed is not None and confirmed != md5:
-            await self.target.remove(key, receipt)
+            tries.damaged = receipt
+            await self._remove_damaged(key, tries)
             raise Permanent(
                 Outcome.DIGEST_MISMATCH, "S3 confirmed another digest than was sent; the object was removed"
             )
         return CopyResult(file, Outcome.COPIED, size, md5, receipt.etag, version=receipt.version)
 
+    async def _remove_damaged(self, key: str, tries: "_Tries") -> None:
+        """Remove what was found damaged; a removal that fails comes first in the next try."""
+        if tries.damaged is not None:
+            async with self.target_pace.request():
+                await self.target.remove(key, tries.damaged)
+            tries.damaged = None
+
     async def _compare(self, file: SourceFile, key: str, size: int, md5: bytes) -> CopyResult:
-        """The key is taken: by an earlier try of ours whose reply was lost, or by somebody else."""
-        there = await self._describe(key)
+        """The key is taken: by an earlier try of ours whose reply was lost, or by somebody else.
+
+        What would have been read back is read here: an earlier try, or run, may not have got that far.
+        """
+        there = await self._describe(key, read=self._reads_back(file, key))
         if there is not None and there.md5 is None and there.size == size:
             there = await self._describe(key, read=True)
         if there is None:
@@ -274,18 +296,36 @@ class Copier:
 
 @dataclass(slots=True)
 class _Tries:
-    """Tries of one thing. A store in trouble is nobody's fault: for a while, tries that meet it so do not count."""
+    """Tries of one thing. A store in trouble is nobody's fault: for a while, tries that meet it so do not count.
+
+    `damaged` is an object of ours that was found damaged and is still there.
+    """
 
     limits: CopyLimits
     clock: Clock
     began: float
     made: int = 0
     counted: int = 0
+    damaged: Receipt | None = None
 
     def another(self, *, overload: bool = False) -> bool:
         """Whether to try again after a try that failed."""
         self.counted += not overload or self.clock() - self.began >= self.limits.patience
         return self.counted < self.limits.max_attempts
+
+
+def _ended(file: SourceFile, error: Exception, tries: _Tries) -> CopyResult:
+    """How an error ends a file; raises those that end more than that."""
+    if isinstance(error, Permanent | Transient):
+        outcome = error.outcome if isinstance(error, Permanent) else Outcome.GAVE_UP
+        said = error.message
+    elif isinstance(error, MigrationError):
+        raise error
+    else:
+        outcome, said = Outcome.UNFORESEEN, whereabouts(error)
+    if tries.damaged is not None:
+        outcome, said = Outcome.GAVE_UP, f"{_STILL_THERE}: {said}"
+    return CopyResult(file, outcome, message=said)
 
 
 def pause(attempt: int, retry_after: float | None) -> float:

@@ -14,6 +14,7 @@
 All of them cross process borders (Dagster pickles errors), so each rebuilds from its own arguments.
 """
 
+import traceback
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -113,6 +114,21 @@ class RangeLost(MigrationError):  # noqa: N818 - a state, not a failure
             f"range {self.range_key} was taken over by another run while this one was away. Nothing was written since; "
             "the other run goes on."
         )
+
+
+def whereabouts(error: BaseException) -> str:
+    """An error's type and the innermost line of this project that it passed; of a group, those of the first.
+
+    Its text is left out, for it may hold values.
+    """
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    lines = [
+        f"{frame.f_globals.get('__name__', '')}:{number}"
+        for frame, number in traceback.walk_tb(error.__traceback__)
+        if str(frame.f_globals.get("__name__", "")).startswith("migration_pipeline.")
+    ]
+    return f"{type(error).__name__} at {lines[-1]}" if lines else type(error).__name__
 
 
 def worst(errors: BaseExceptionGroup[MigrationError]) -> MigrationError:

@@ -67,11 +67,14 @@ async def upload_in_parts(
     try:
         digest = await read_in_parts(links, wanted.file, blob, retry=retry, put=upload.put)
         check(digest)
-        return await _complete(links, upload, key), digest
+        receipt = await _complete(links, upload, key, wanted.replaces, retry)
     except BaseException:
         # Left alone, the parts would be kept, and billed, for ever.
         await asyncio.shield(_abort(upload, retry))
         raise
+    if receipt is None:
+        await _abort(upload, retry)
+    return receipt, digest
 
 
 async def read_in_parts(
@@ -141,17 +144,27 @@ def part_bytes(size: int) -> int:
     return max(PART_BYTES, -(-size // MAX_PARTS))
 
 
-async def _complete(links: Links, upload: Upload, key: str) -> Receipt | None:
-    try:
-        async with links.target_pace.request(reads=0, writes=1):
-            return await upload.complete()
-    except KeyTaken:
-        return None
-    except Transient:
-        # Perhaps the object was made and only the answer got lost: what is there now tells.
-        if await links.target.describe(key) is not None:
-            return None
-        raise
+async def _complete(links: Links, upload: Upload, key: str, replaces: str | None, retry: Retry) -> Receipt | None:
+    """What S3 confirmed; `None` where there is an object that has to be compared."""
+    receipt: Receipt | None = None
+
+    async def once() -> None:
+        nonlocal receipt
+        try:
+            async with links.target_pace.request(reads=0, writes=1):
+                receipt = await upload.complete()
+        except KeyTaken:
+            return
+        except Transient:
+            # Perhaps the object was made and only the answer got lost: what is there now tells. The older copy that was
+            # to be replaced tells nothing.
+            async with links.target_pace.request():
+                there = await links.target.describe(key)
+            if there is None or there.etag == replaces:
+                raise
+
+    await retry(once)
+    return receipt
 
 
 async def _abort(upload: Upload, retry: Retry) -> None:

@@ -58,6 +58,7 @@ class Outcome(StrEnum):
     TARGET_ARCHIVED = "target_archived"
     TOO_LONG_KEY = "too_long_key"
     GAVE_UP = "gave_up"
+    UNFORESEEN = "unforeseen"
 
     @property
     def verified(self) -> bool:
@@ -72,12 +73,13 @@ REMEDIES: Mapping[Outcome, str] = {
     Outcome.SOURCE_ARCHIVED: "Rehydrate the blob to Hot or Cool, then run the range again.",
     Outcome.SOURCE_UNREADABLE: "Look at the message: the source refuses this one blob.",
     Outcome.SOURCE_CHANGED: "The blob was written while it was read; run the range again.",
-    Outcome.DIGEST_MISMATCH: "The bytes are not those of the Content-MD5; repair the blob, run the range again.",
+    Outcome.DIGEST_MISMATCH: "The bytes are not those of the Content-MD5; repair the blob, or accept them as they are.",
     Outcome.TARGET_CONFLICT: "S3 holds other bytes under this key, not ours to replace; move them, run it again.",
     Outcome.TARGET_REFUSED: "Look at the message: the target refuses this one key or its headers.",
     Outcome.TARGET_ARCHIVED: "S3 holds it in an archive class; copy it to one that is read at once, then try it again.",
     Outcome.TOO_LONG_KEY: "S3 keys end at 1,024 bytes; shorten target.prefix or key_template, or rename the blob.",
     Outcome.GAVE_UP: "All attempts met passing errors; look at the store, then run the range again.",
+    Outcome.UNFORESEEN: "A fault of this program: report the message, waive the file or retry it with a newer release.",
 }
 """What an operator can do about each outcome, in one sentence."""
 WAIVED = "Nothing to do: waived, so its profiles finish without it."
@@ -104,12 +106,14 @@ class WantedFile:
         attempts: tries in earlier runs.
         replaces: the ETag of our own copy of older bytes, where the source was written after it was copied.
         proven: what an earlier run proved of its copy. That is looked at again, and made anew if it is not as it was.
+        accepted: an operator said that its stored Content-MD5 is wrong: it is proven from our read to S3.
     """
 
     file: SourceFile
     attempts: int = 0
     replaces: str | None = None
     proven: "Evidence | None" = None
+    accepted: bool = False
 
 
 class Needed(NamedTuple):
@@ -170,6 +174,7 @@ class CopyResult:
         made_at: when the S3 object was made, by S3's clock; `None` where S3 was not asked, for it was made now.
         renewed: of a copy that an earlier run proved: whether it is as it was. Where it is not, what is said here takes
             the place of that proof. `None` where there was no such copy, or it could not be looked at.
+        accepted: the blob's stored Content-MD5 is that of other bytes, which an operator had accepted.
     """
 
     file: SourceFile
@@ -185,6 +190,7 @@ class CopyResult:
     version: str | None = None
     made_at: datetime | None = None
     renewed: bool | None = None
+    accepted: bool = False
 
 
 class KnownFile(NamedTuple):

@@ -14,6 +14,16 @@ _SAS = frozenset({
 })  # fmt: skip
 # These name other bytes than the blob itself.
 _NOT_THE_BLOB = frozenset({"snapshot", "versionid"})
+_ESCAPED_SIGNATURE = re.compile(
+    r"(?:[?&;]|%(?:25)*(?:3f|26|3b))(?:x-amz-)?sig(?:nature)?(?:=|%(?:25)*3d)", re.IGNORECASE
+)
+"""In a query string that is escaped once or several times."""
+_ESCAPED_COMPANION = re.compile(
+    r"(?:[?&;]|%(?:25)*(?:3f|26|3b))(?:s[veipr]|expires|key-pair-id|x-amz-(?:date|credential))(?:=|%(?:25)*3d)",
+    re.IGNORECASE,
+)
+"""No signature goes without one of these; a name that holds `?sig=` alone is a name."""
+_QUESTION_MARK = re.compile(r"\?|%(?:25)*3f", re.IGNORECASE)
 _SIGNATURE = re.compile(r"(?<![a-z])sig(?:=|%3d)", re.IGNORECASE)
 
 
@@ -56,6 +66,21 @@ def tail_of(query: str | None, fragment: str | None) -> Tail:
         # A signature where none belongs is not kept either.
         kept, signed = "", True
     return Tail(kept, signed, bool(_NOT_THE_BLOB & set(names)))
+
+
+def signed(name: str) -> bool:
+    """Whether a name, or a URL without its query string, holds another query string, escaped, with a signature."""
+    mark = _QUESTION_MARK.search(name) if "%" in name or "?" in name else None
+    if mark is None or not _ESCAPED_SIGNATURE.search(name, mark.start()):
+        return False
+    return _ESCAPED_COMPANION.search(name, mark.start()) is not None
+
+
+def unsigned(shown: str) -> str:
+    """The same without that query string: fit for logs."""
+    if not signed(shown):
+        return shown
+    return _QUESTION_MARK.split(shown, maxsplit=1)[0]
 
 
 def split(url: str) -> tuple[str, str]:

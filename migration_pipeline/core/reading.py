@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from migration_pipeline.core.embedded import Occurrence, occurrences, surely_ended, unescaped, written_like
 from migration_pipeline.core.model import SourceFile
-from migration_pipeline.core.queries import Query, split
+from migration_pipeline.core.queries import Query, split, unsigned
 from migration_pipeline.core.seeing import Names
 from migration_pipeline.core.texts import Text
 from migration_pipeline.core.urls import Reference, UrlKind, UrlRules
@@ -166,7 +166,7 @@ def _by_name(text: Text, urls: UrlRules) -> list[Found]:
     whole = urls.whole(f"{base}{name}")
     if whole is None or whole.reference.kind in (UrlKind.FOREIGN, UrlKind.OTHER_CONTAINER):
         return []
-    reference = whole.reference._replace(shown=name, stays=not text.form.repoint)
+    reference = whole.reference._replace(shown=unsigned(split(name)[0]), stays=not text.form.repoint)
     return [Found(reference, 0, len(name), name, whole.tail)]
 
 

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 from migration_pipeline.core.alert_words import Alert, Kind, Severity
 from migration_pipeline.core.model import Outcome
 
+SAS_SOON = timedelta(days=7)
+"""So long before its end a SAS is told of, by `doctor`, `status` and alerts."""
+
 
 class About(StrEnum):
     """What a run was to do."""
@@ -150,6 +153,7 @@ class Situation(NamedTuple):
         letters: by class.
         dead_backfills: of the last day.
         moved_at: when a file or a range last ended.
+        sas_ends: when the first SAS ends that the operator made; `None` where there is none that does.
         ui_url: for links; none without.
     """
 
@@ -165,6 +169,7 @@ class Situation(NamedTuple):
     late: Late | None = None
     uploads: Uploads | None = None
     disks: Sequence[Disk] = ()
+    sas_ends: datetime | None = None
     day: Day = Day()
     ui_url: str | None = None
 

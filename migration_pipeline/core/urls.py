@@ -19,7 +19,7 @@ from urllib.parse import quote, unquote, unquote_to_bytes
 
 from migration_pipeline.core.errors import Permanent, SettingsError
 from migration_pipeline.core.model import Outcome, SourceFile
-from migration_pipeline.core.queries import Query, Tail, tail_of
+from migration_pipeline.core.queries import Query, Tail, signed, tail_of, unsigned
 from migration_pipeline.core.seeing import Place, Seeing, account_places, ascii_host
 
 MAX_KEY_BYTES = 1024
@@ -234,7 +234,7 @@ class UrlRules:
     def embedded(self, text: str, reason: str = "") -> Reference:
         """The reference that stands for whatever a text names in the source."""
         said = reason or "names the source inside something larger, or in a spelling that is not understood"
-        return Reference(UrlKind.EMBEDDED, shown=self.source.first(text), reason=said, holds=True)
+        return Reference(UrlKind.EMBEDDED, shown=unsigned(self.source.first(text)), reason=said, holds=True)
 
     def key_of(self, file: SourceFile) -> str:
         """The S3 key of a blob; raises `Permanent` (too_long_key)."""
@@ -310,7 +310,7 @@ def _is_one(core: str) -> bool:
 
 def _shown(match: re.Match[str]) -> str:
     host = _host(match[2].rpartition("@")[2], match[1])
-    return f"{match[1]}://{host}{match[3]}".split(maxsplit=1)[0]
+    return unsigned(f"{match[1]}://{host}{match[3]}".split(maxsplit=1)[0])
 
 
 def _decoded(raw: str) -> tuple[str, str]:
@@ -319,6 +319,8 @@ def _decoded(raw: str) -> tuple[str, str]:
         return "", "names no file"
     if "%" not in raw and raw.isascii() and raw.isprintable():
         return raw, ""  # the common case, at a fraction of the cost
+    if signed(raw):
+        return "", "holds an escaped query string with a signature"
     if _BAD_ESCAPE.search(raw):
         return "", "holds a % that is no escape"
     try:

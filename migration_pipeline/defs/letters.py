@@ -88,11 +88,16 @@ def _class(item: LetterClass) -> str:
 def _ways(outcome: Outcome) -> list[str]:
     """What an operator may do, each for a terminal and for the Launchpad."""
     retry, waive = f"{{class: {outcome}}}", f"{{class: {outcome}, why: '…', by: '…'}}"
+    accept = [
+        "Count what would be accepted; with `--apply`, or `apply: true`, they are copied as they are:",
+        _both(f"accept --class {outcome} --why '…'", "accept_dead_letters", f"accept_letters: {{config: {waive}}}"),
+    ]
     return [
         "Try them again:",
         _both(f"retry --class {outcome}", "retry_dead_letters", f"retry_letters: {{config: {retry}}}"),
         "Count what would be waived; with `--apply`, or `apply: true`, their profiles finish without these files:",
         _both(f"waive --class {outcome} --why '…'", "waive_dead_letters", f"waive_letters: {{config: {waive}}}"),
+        *(accept if outcome is Outcome.DIGEST_MISMATCH else []),
     ]
 
 

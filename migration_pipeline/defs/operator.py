@@ -1,9 +1,12 @@
 """The operator's jobs, launched from the Launchpad: each shows every choice, and does nothing where none is made."""
 
+from collections.abc import Sequence
+
 import dagster as dg
 from pydantic import Field
 
 from migration_pipeline.adapters.ledger.control import Chosen, Selection
+from migration_pipeline.adapters.ledger.overview import LetterClass
 from migration_pipeline.core.alert_words import count
 from migration_pipeline.core.control import Limits
 from migration_pipeline.core.model import Outcome, SourceFile
@@ -60,6 +63,14 @@ class Waiving(Choosing):
 
     why: str = Field(default="", description="Why nobody needs these files any more.")
     apply: bool = Field(default=False, description="Waive them; else they are only counted.")
+
+
+class Accepting(Choosing):
+    """Which dead letters of class `digest_mismatch`, and how you know that the bytes are right."""
+
+    class_: str = Field(default="", alias="class", description="`digest_mismatch`: all of that class.")
+    why: str = Field(default="", description="How you know that the stored Content-MD5 is wrong, and not the bytes.")
+    apply: bool = Field(default=False, description="Accept them; else they are only counted.")
 
 
 def refuse(message: str) -> dg.Failure:
@@ -123,15 +134,33 @@ def waive_letters(context: dg.OpExecutionContext, config: Waiving, migration: Mi
         if config.apply:
             _tell(context, ledger.control.waive(selection, by=config.by, why=config.why), "waived")
             return
-        classes = ledger.overview.letter_classes(**selection._asdict())
+        _count(context, ledger.overview.letter_classes(**selection._asdict()), "waived")
+
+
+@dg.op(description="Has files copied as they are whose bytes are not those of their stored Content-MD5.")
+def accept_letters(context: dg.OpExecutionContext, config: Accepting, migration: Migration) -> None:
+    """Accept, or count what would be accepted."""
+    if config.class_ not in ("", Outcome.DIGEST_MISMATCH):
+        raise refuse("Only digest_mismatch is about a blob's stored Content-MD5.")
+    selection = _selection(config)._replace(outcome=Outcome.DIGEST_MISMATCH)
+    if config.apply and not config.why.strip():
+        raise refuse("Nothing was accepted: say how you know that the stored Content-MD5 is wrong.")
+    with migration.ledger() as ledger:
+        if config.apply:
+            _tell(context, ledger.control.accept(selection, by=config.by, why=config.why), "accepted")
+            return
+        _count(context, ledger.overview.letter_classes(**selection._asdict()), "accepted")
+
+
+def _count(context: dg.OpExecutionContext, classes: Sequence[LetterClass], done: str) -> None:
     would = sum(item.waiting for item in classes)
     rows = [
         [item.outcome.value, str(item.waiting), ", ".join(shortened(str(file)) for file in item.examples)]
         for item in classes
     ]
     columns = ["class", "files", "for example"]
-    context.add_output_metadata({"would_be_waived": would, **pages.table("classes", columns, rows)})
-    context.log.info("%s would be waived. Nothing was: set apply: true.", count(would, "dead letter"))
+    context.add_output_metadata({f"would_be_{done}": would, **pages.table("classes", columns, rows)})
+    context.log.info("%s would be %s. Nothing was: set apply: true.", count(would, "dead letter"), done)
 
 
 def _selection(config: Choosing) -> Selection:
@@ -157,7 +186,7 @@ def _tell(context: dg.OpExecutionContext, chosen: Chosen, done: str) -> None:
     context.log.info(
         "%s: %s. The sensor requested_ranges runs %s within a minute.",
         count(chosen.files, "dead letter"),
-        "waived" if done == "waived" else "to be tried again",
+        "to be tried again" if done == "tried" else done,
         "its range" if len(chosen.ranges) == 1 else f"their {len(chosen.ranges)} ranges",
     )
 
@@ -200,4 +229,14 @@ def waive_job() -> None:
     waive_letters()
 
 
-JOBS = [pause_job, resume_job, limits_job, retry_job, waive_job]
+@dg.job(
+    name="accept_dead_letters",
+    tags=FIRST,
+    description="Has files copied as they are whose stored Content-MD5 is wrong. Counts them, unless apply: true.",
+)
+def accept_job() -> None:
+    """One op."""
+    accept_letters()
+
+
+JOBS = [pause_job, resume_job, limits_job, retry_job, waive_job, accept_job]

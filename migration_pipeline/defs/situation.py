@@ -36,7 +36,7 @@ from migration_pipeline.core.sweep import LATE_REFERENCE, NEWER_BYTES
 from migration_pipeline.cutover import rules, stand_of
 from migration_pipeline.defs.migrated import SPECS
 from migration_pipeline.settings import Settings
-from migration_pipeline.stores import standing_orders, windows
+from migration_pipeline.stores import sas_ends, standing_orders, windows
 
 _RUNS = 1000
 _REASONS = 20  # failed runs whose error is looked up, at each look
@@ -94,9 +94,15 @@ def look(
         late=_late(ledger),
         uploads=_uploads(settings, ledger, now),
         disks=list(_disks(instance)),
+        sas_ends=_sas_ends(settings, now),
         day=Day(sum(row.files for row in days), sum(row.failed for row in days), sum(row.bytes for row in days)),
         ui_url=alerts.ui_url,
     )
+
+
+def _sas_ends(settings: Settings, now: datetime) -> datetime | None:
+    ends = sas_ends(settings)
+    return ends.astimezone(now.tzinfo) if ends is not None else None
 
 
 def _ranges(states: Sequence[RangeState]) -> Ranges:

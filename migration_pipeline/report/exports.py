@@ -14,7 +14,8 @@ from migration_pipeline.report.tally import Tally
 if TYPE_CHECKING:
     import pandas as pd
 
-_MOST_LETTERS = 50
+MOST_LETTERS = 50
+"""On the page; all are in the Parquet files."""
 """Dead letters that the page shows; the files have them all."""
 
 
@@ -56,7 +57,7 @@ def write_letters(exports: LedgerExports, folder: Folder, *, waived: bool) -> li
     shown: list[LetterRow] = []
 
     def columns(batch: Sequence[LetterRow]) -> list[Sequence[Any]]:
-        shown.extend(batch[: _MOST_LETTERS - len(shown)])
+        shown.extend(batch[: MOST_LETTERS - len(shown)])
         return list(zip(*batch, strict=True))
 
     name = "waivers.parquet" if waived else "dead_letters.parquet"

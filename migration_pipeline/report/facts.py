@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from migration_pipeline.adapters.ledger.archive import Archive
-from migration_pipeline.adapters.ledger.exports import Entered, LetterRow, Totals
+from migration_pipeline.adapters.ledger.exports import AcceptedRow, Entered, LetterRow, Totals
 from migration_pipeline.adapters.ledger.inventory import Listing
 from migration_pipeline.adapters.ledger.overview import Act, RangeState
 from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
@@ -45,10 +45,17 @@ class Setting(NamedTuple):
 
 
 class Letters(NamedTuple):
-    """The first dead letters: those that wait, and those that somebody waived."""
+    """The first dead letters: those that wait, those that somebody waived, and those that are none any more.
+
+    Attributes:
+        accepted: copied as they are, for an operator said that their stored Content-MD5 is wrong.
+        accepted_files: how many these are.
+    """
 
     waiting: Sequence[LetterRow]
     waived: Sequence[LetterRow]
+    accepted: Sequence[AcceptedRow] = ()
+    accepted_files: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from migration_pipeline.core.text import shortened
 from migration_pipeline.report import plots
 from migration_pipeline.report.costs import cost_section
 from migration_pipeline.report.course import over_time
-from migration_pipeline.report.facts import Facts
+from migration_pipeline.report.facts import Facts, Letters
 from migration_pipeline.report.folder import SUMS, Kept
 from migration_pipeline.report.parts import Code, Figure, Picture, Row, Section, Table
 from migration_pipeline.report.words import NONE, count, counted, duration, moment, plural, share, size
@@ -168,8 +168,10 @@ def _letters(facts: Facts) -> Section:
         ]
         for letter in now.letters
     ]
+    accepted = _accepted(facts.letters)
     if not classes:
-        return Section("Dead letters and waivers", ["There is none: every file that some profile needs was copied."])
+        said = ["There is none: every file that some profile needs was copied."]
+        return Section("Dead letters and waivers", said, accepted)
     waiting: list[Row] = [
         [*_named(row), row.message, f"{row.attempts:,}", Code(row.a_profile)] for row in facts.letters.waiting
     ]
@@ -185,8 +187,22 @@ def _letters(facts: Facts) -> Section:
                    now.letters_waiting, numbers={3}),
             *_some("Waived: their profiles are done without them", ["file", "class", "who", "why", "when"], waived,
                    now.letters_waived),
+            *accepted,
         ],
     )  # fmt: skip
+
+
+def _accepted(letters: Letters) -> list[Table]:
+    rows: list[Row] = [
+        [Code(f"{row.container}/{row.blob}"), Code(row.md5.hex() if row.md5 else ""), row.by, row.why, moment(row.at)]
+        for row in letters.accepted
+    ]
+    if not rows:
+        return []
+    more = letters.accepted_files - len(rows)
+    caption = "Copied as they are, though their stored Content-MD5 is that of other bytes: proven from our read to S3"
+    note = f"{more:,} more are in the ledger's table `accepted`." if more else ""
+    return [Table(["file", "MD5 of its bytes", "who", "why", "when"], rows, caption=caption, note=note)]
 
 
 def _named(row: LetterRow) -> list[Code]:

@@ -28,6 +28,9 @@ def verdict(facts: Facts) -> Verdict:
         f"Done: all {plural(state.profiles, 'profile')} in {plural(state.ranges, 'range')} are migrated or had nothing"
         f" to move; {plural(proven, 'file')}, {size(facts.tally.held)}, are in S3, each proven equal to its source"
     )
+    if facts.letters.accepted_files:
+        accepted = counted(facts.letters.accepted_files, "file", "has", "have")
+        said += f" ({accepted} a wrong stored Content-MD5, which somebody accepted)"
     waived = facts.standing.letters_waived
     return Verdict(
         done=True, said=f"{said}; {counted(waived, 'dead letter', 'was', 'were')} waived." if waived else f"{said}."

@@ -60,10 +60,10 @@ def write(settings: Settings, folder: Path) -> Report:
 
 def _export(settings: Settings, ledger: PostgresLedger, place: Folder) -> Facts:
     tally = exports.write_files(ledger.exports, place)
-    letters = Letters(
-        exports.write_letters(ledger.exports, place, waived=False),
-        exports.write_letters(ledger.exports, place, waived=True),
-    )
+    waiting = exports.write_letters(ledger.exports, place, waived=False)
+    waived = exports.write_letters(ledger.exports, place, waived=True)
+    accepted_files, accepted = ledger.exports.accepted(exports.MOST_LETTERS)
+    letters = Letters(waiting, waived, accepted, accepted_files)
     states = ledger.overview.states()
     exports.write_ranges(states, place)
     exports.write_course(course(ledger.overview), tally, place)

@@ -6,14 +6,17 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from psycopg import sql
+from psycopg.types.json import Jsonb
 
+from migration_pipeline.adapters.ledger import groups, schema
 from migration_pipeline.adapters.ledger.control import BREAKER, Selection
 from migration_pipeline.adapters.ledger.postgres_ledger import PostgresLedger
 from migration_pipeline.adapters.postgres.connection import connect
 from migration_pipeline.adapters.postgres.pause_query import PauseQuery
 from migration_pipeline.core.control import Limits, Said
 from migration_pipeline.core.errors import Fatal, RangeLost, Transient, Unreachable
-from migration_pipeline.core.model import CopyResult, Outcome, ProfileRange, SourceFile, Wish
+from migration_pipeline.core.model import CopyResult, Outcome, ProfileRange, SourceFile, WantedFile, Wish
 from migration_pipeline.sandbox import Sandbox
 
 RANGES = [ProfileRange("0000000001-0000000009", 1, None, 9, 3), ProfileRange("0000000010-0000000019", 2, 9, 19, 3)]
@@ -145,6 +148,74 @@ def test_waived_letters_are_left_alone_and_their_ranges_asked_for(ledger: Postgr
     classes = {item.outcome: (item.waiting, item.waived) for item in ledger.overview.letter_classes()}
     assert classes == {Outcome.SOURCE_MISSING: (0, 1), Outcome.DIGEST_MISMATCH: (1, 0)}
     assert [(act.what, act.details["files"]) for act in ledger.overview.acts()] == [("waive", 1)]
+
+
+def test_a_wrong_digest_is_accepted_by_name_and_the_report_knows(ledger: PostgresLedger) -> None:
+    fail(ledger)
+    fail(ledger, SECOND)
+    chosen = ledger.control.accept(Selection(range_key=FIRST), by="ann", why="append blobs")
+    # The file is needed by both ranges; the missing one is of another class.
+    assert chosen == (1, [FIRST, SECOND])
+    (letter, _) = ledger.overview.dead_letters(file=BROKEN)
+    assert letter.accepted is not None
+    assert (letter.accepted.by, letter.accepted.why, letter.waived) == ("ann", "append blobs", None)
+    assert ledger.exports.accepted(9) == (0, [])
+    with ledger.hold(FIRST) as (_, held):
+        assert held.unfinished() == [WantedFile(BROKEN, 2, accepted=True)]
+        held.record([CopyResult(BROKEN, Outcome.COPIED, 5, b"n" * 16, "etag", accepted=True)])
+        assert held.known()[BROKEN].verified
+    count, (row,) = ledger.exports.accepted(9)
+    assert (count, row.blob, row.md5, row.by, row.why) == (1, BROKEN.blob, b"n" * 16, "ann", "append blobs")
+    assert [(act.what, act.who, act.details["files"]) for act in ledger.overview.acts()] == [("accept", "ann", 1)]
+    # What is copied is no dead letter: nothing takes its acceptance back.
+    assert ledger.control.retry(Selection(file=BROKEN), by="ann").files == 0
+    assert ledger.exports.accepted(9)[0] == 1
+
+
+def test_an_acceptance_is_taken_back_and_one_that_was_not_needed_is_not_told(ledger: PostgresLedger) -> None:
+    fail(ledger)
+    assert ledger.control.accept(Selection(file=MISSING), by="ann", why="no") == (0, [])
+    ledger.control.accept(Selection(file=BROKEN), by="ann", why="it is right")
+    assert ledger.control.retry(Selection(file=BROKEN), by="bob").files == 1
+    with ledger.hold(FIRST) as (_, held):
+        assert [item.accepted for item in held.unfinished()] == [False]
+    ledger.control.accept(Selection(file=BROKEN), by="ann", why="it is right")
+    with ledger.hold(FIRST) as (_, held):
+        held.record([CopyResult(BROKEN, Outcome.COPIED, 5, b"n" * 16, "etag")])
+    assert ledger.exports.accepted(9) == (0, [])
+
+
+def test_names_with_a_signature_that_older_releases_kept_are_cut_off(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dead letters, for no blob has such a name; everything else stays as it is."""
+    signed = SourceFile("photos", "1/a.jpg?sv=2026&sig=hunter2")
+    twice = SourceFile("photos", "1/b.jpg%3Fsv%3D1%26sig%3Dhunter2")
+    plain = SourceFile("photos", "design=2?x.jpg")
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "STEPS", schema.STEPS[:6])
+        with closing(psycopg.connect(url, autocommit=True)) as connection:
+            schema.bring_up_to_date(connection, "migration")
+            for file in (signed, twice, plain, FINE):
+                outcome = "copied" if file == FINE else "source_missing"
+                connection.execute(
+                    "INSERT INTO migration.files (file_id, container, blob, outcome) VALUES (%s, %s, %s, %s)",
+                    [file.file_id, file.container, file.blob, outcome],
+                )
+            connection.execute(
+                "INSERT INTO migration.ranges (range_id, key, last_id, numeric_ids, profiles)"
+                " VALUES (1, 'r', '9', true, 1)"
+            )
+            with connection.transaction(), connection.cursor() as cursor:
+                groups.make_tables(cursor, sql.Identifier("migration"), [1])
+            spelling = "https://h/photos/1/a.jpg%3Fsv%3D2026%26sig%3Dhunter2"
+            connection.execute(
+                "INSERT INTO migration.wanted (range_id, profile_id, file_id, spelling, places)"
+                " VALUES (1, '1', %s, %s, %s)",
+                [signed.file_id, spelling, Jsonb([["", [spelling]]])],
+            )
+    with closing(PostgresLedger(url, "migration")) as ledger:
+        names = {blob for (blob,) in ledger.query("SELECT blob FROM {s}.files")}
+        assert names == {"1/a.jpg?(signature removed)", "1/b.jpg?(signature removed)", plain.blob, FINE.blob}
+        assert ledger.query("SELECT spelling, places FROM {s}.wanted") == [("https://h/photos/1/a.jpg", None)]
 
 
 def test_only_the_letters_asked_for_are_tried_again_and_then_all_of_them(ledger: PostgresLedger) -> None:

@@ -33,7 +33,8 @@ def test_metadata_above_ascii_goes_in_one_line_of_rfc_2047(client: str) -> None:
     assert read == {"greeting": "Grüße ✓", "long": long, "plain": "a=?b"}
 
 
-def test_what_lies_in_an_archive_is_taken_at_its_etag(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("key", ["k", "a/./k"])
+def test_what_lies_in_an_archive_is_taken_at_its_etag(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     """It cannot be read back at once, which says nothing against it."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
@@ -45,8 +46,8 @@ def test_what_lies_in_an_archive_is_taken_at_its_etag(monkeypatch: pytest.Monkey
 
         async def story() -> None:
             async with S3Target(Bucket("files", "eu-west-1", recorder.url), timeout=5) as target:
-                receipt = await target.create("k", b"x", md5(b"x"), FileHeaders())
-                there = await target.describe("k", read=True)
+                receipt = await target.create(key, b"x", md5(b"x"), FileHeaders())
+                there = await target.describe(key, read=True)
                 assert there is not None
                 assert (there.md5, there.etag) == (md5(b"x"), receipt.etag)
 

@@ -141,6 +141,21 @@ def test_failed_runs_are_looked_for_from_the_newest_on_and_a_little_before() -> 
     assert runs_after(watch.told, watch.now) == NOON - timedelta(minutes=11)
 
 
+def test_the_end_of_a_sas_is_told_a_week_and_a_day_before_and_when_it_is_over() -> None:
+    watch, ends, told = Watch(), NOON + timedelta(days=10), []
+    for days in (1, 1, 2, 2, 2.5, 1, 0.6, 1):
+        told += watch.look(after=days * 24 * 60, sas_ends=ends)
+    assert [(alert.severity, alert.what) for alert in told] == [
+        (Severity.WARNING, "The SAS of the source ends in 144 hours"),
+        (Severity.CRITICAL, "The SAS of the source ends in 12 hours"),
+        (Severity.CRITICAL, "The SAS of the source has ended"),
+    ]
+    # Another one that ends later is silence, and is told in its own time.
+    assert watch.look(sas_ends=ends + timedelta(days=30)) == []
+    assert watch.kinds(after=25 * 24 * 60, sas_ends=ends + timedelta(days=30)) == ["sas_ends"]
+    assert watch.look(sas_ends=None) == []
+
+
 def test_a_backfill_that_dagster_gave_up_is_told_once_and_the_next_one_too() -> None:
     watch = Watch()
     first = DeadBackfill("abcdefgh", NOON, "CheckError: <no> run", migrates=True)

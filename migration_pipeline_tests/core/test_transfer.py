@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from migration_pipeline.core.copy_file import Copier, CopyLimits
 from migration_pipeline.core.errors import Fatal, Transient
 from migration_pipeline.core.large_file import PART_BYTES
 from migration_pipeline.core.model import CopyResult, FileHeaders, Outcome, SourceFile, WantedFile
-from migration_pipeline.core.ports import Body, Receipt
+from migration_pipeline.core.ports import Body, ObjectFacts, Receipt
 from migration_pipeline.core.transfer import transfer
 from migration_pipeline.core.urls import KeyTemplate, UrlRules
 from migration_pipeline_tests.memory_stores import MemorySource, MemoryTarget, md5
@@ -108,6 +109,33 @@ def test_bytes_damaged_on_the_way_are_never_stored() -> None:
     assert target.objects == {}
 
 
+@pytest.mark.parametrize("length", [7, 2 * PART_BYTES])
+def test_a_wrong_content_md5_that_somebody_accepted_is_set_aside(length: int) -> None:
+    body, wrong = bytes(length), b"\0" * 16
+
+    class Wrong(MemorySource):
+        async def read(self, *given: Any, **named: Any) -> Any:
+            return replace(await super().read(*given, **named), md5=wrong)
+
+    target = MemoryTarget()
+    copier = Copier(Wrong({FILE: body}), target, RULES, CopyLimits(max_attempts=2), at_once)
+    refused = asyncio.run(copier.copy(WantedFile(FILE)))
+    assert (refused.outcome, refused.accepted, target.objects) == (Outcome.DIGEST_MISMATCH, False, {})
+    result = asyncio.run(copier.copy(WantedFile(FILE, accepted=True)))
+    assert (result.outcome, result.md5, result.accepted) == (Outcome.COPIED, md5(body), True)
+    assert target.objects == {KEY: body}
+    # Of one whose digest is right after all, nothing was set aside.
+    copier = Copier(MemorySource({FILE: body}), MemoryTarget(), RULES, CopyLimits(), at_once)
+    assert not asyncio.run(copier.copy(WantedFile(FILE, accepted=True))).accepted
+
+
+def test_what_is_damaged_at_s3_is_not_accepted_with_it() -> None:
+    target = MemoryTarget(confirms=lambda _: md5(b"other"))
+    copier = Copier(MemorySource({FILE: b"x"}), target, RULES, CopyLimits(max_attempts=2), at_once)
+    result = asyncio.run(copier.copy(WantedFile(FILE, accepted=True)))
+    assert (result.outcome, target.objects) == (Outcome.DIGEST_MISMATCH, {})
+
+
 def test_a_short_body_is_a_passing_error() -> None:
     target = MemoryTarget()
     assert copy(MemorySource({FILE: b"correct"}, lambda body: body[:-1]), target).outcome is Outcome.GAVE_UP
@@ -140,6 +168,27 @@ def test_a_large_file_that_arrives_damaged_leaves_no_object() -> None:
     source = MemorySource({FILE: bytes(PART_BYTES + 1)}, lambda part: b"!" * len(part))
     assert copy(source, target).outcome is Outcome.DIGEST_MISMATCH
     assert target.objects == {}
+
+
+@pytest.mark.parametrize("length", [7, 2 * PART_BYTES])
+def test_an_error_that_nobody_foresaw_ends_its_file_and_tells_its_type_alone(length: int) -> None:
+    target = MemoryTarget()
+    source = MemorySource({FILE: bytes(length)}, failing(1, ValueError("password=hunter2")))
+    result = copy(source, target)
+    assert (result.outcome, result.attempts) == (Outcome.UNFORESEEN, 1)
+    assert result.message.split(" at ")[0] == "ValueError"
+    assert "hunter2" not in repr(result)
+    assert (target.objects, target.uploads) == ({}, [])
+
+
+def test_an_error_that_nobody_foresaw_harms_nobody_else() -> None:
+    files = [SourceFile("photos", f"{n}.jpg") for n in range(300)]
+    source = MemorySource(dict.fromkeys(files, b"x"), failing(1, KeyError("ETag")))
+    recorded: list[CopyResult] = []
+    copier = Copier(source, MemoryTarget(), RULES, CopyLimits(in_flight=8), at_once)
+    done = asyncio.run(transfer([WantedFile(f) for f in files], copier, recorded.extend))
+    assert done.outcomes == {Outcome.COPIED: 299, Outcome.UNFORESEEN: 1}
+    assert len(recorded) == 300
 
 
 def test_one_bad_file_harms_nobody_else_and_every_result_is_recorded() -> None:
@@ -284,6 +333,97 @@ def test_a_store_that_gives_back_other_bytes_is_found_out_by_reading_back() -> N
         assert target.objects == {}
     honest = copy(MemorySource({FILE: b"x"}), MemoryTarget(), read_back="always")
     assert honest.outcome is Outcome.COPIED
+
+
+@pytest.mark.parametrize("length", [7, 2 * PART_BYTES])
+def test_what_was_found_damaged_is_never_called_already_there(length: int) -> None:
+    """Its removal fails at first: it comes before anything else in the next try."""
+    body = bytes(length)
+    left = iter([Transient("503")] * 2)
+
+    def refuse() -> None:
+        if error := next(left, None):
+            raise error
+
+    damage = iter([b"?" * length])
+    target = MemoryTarget(reads_back=lambda honest: next(damage, honest), remove_fault=refuse)
+    result = copy(MemorySource({FILE: body}), target, 5, read_back="always")
+    assert (result.outcome, result.attempts, target.objects) == (Outcome.COPIED, 3, {KEY: body})
+
+
+def test_what_was_found_damaged_and_stays_is_told_and_no_later_run_takes_it_for_a_copy() -> None:
+    def refuse() -> None:
+        raise Transient("503")
+
+    target = MemoryTarget(reads_back=lambda _: b"damaged", remove_fault=refuse)
+    result = copy(MemorySource({FILE: b"correct"}), target, read_back="always")
+    assert (result.outcome, result.attempts) == (Outcome.GAVE_UP, 3)
+    assert "could not be removed: 503" in result.message
+    assert target.objects
+    later = copy(MemorySource({FILE: b"correct"}), target, read_back="always")
+    assert later.outcome is Outcome.TARGET_CONFLICT
+
+
+def test_a_reading_back_whose_answer_is_lost_is_made_again() -> None:
+    """The key is taken then, by our own object: it is read, and not believed by what the store says of it."""
+    answers = iter([Transient("the connection broke")])
+
+    def damaged(_: bytes) -> bytes:
+        if error := next(answers, None):
+            raise error
+        return b"damaged"
+
+    result = copy(MemorySource({FILE: b"correct"}), MemoryTarget(reads_back=damaged), read_back="always")
+    assert result.outcome is Outcome.TARGET_CONFLICT
+
+
+def test_an_object_that_is_gone_when_it_is_read_back_is_written_again() -> None:
+    gone = iter([True])
+
+    class Vanishing(MemoryTarget):
+        async def describe(self, key: str, *, read: bool = False) -> ObjectFacts | None:
+            if read and next(gone, False):
+                self.objects.clear()
+            return await super().describe(key, read=read)
+
+    target = Vanishing()
+    result = copy(MemorySource({FILE: b"x"}), target, read_back="always")
+    assert (result.outcome, target.objects) == (Outcome.COPIED, {KEY: b"x"})
+
+
+@pytest.mark.parametrize("after", [True, False], ids=["carried out", "not carried out"])
+def test_a_fault_at_the_end_of_an_upload_does_not_make_the_older_copy_the_result(*, after: bool) -> None:
+    """The source was written anew; S3 says 503 as the new parts are to become one object."""
+    old, new = b"old", bytes(2 * PART_BYTES)
+    left = iter([Transient("503")])
+
+    class Busy(MemoryTarget):
+        async def create(self, *given: Any, **named: Any) -> Receipt:
+            error = next(left, None)
+            if error is not None and not after:
+                raise error
+            receipt = await super().create(*given, **named)
+            if error is not None:
+                raise error
+            return receipt
+
+    puts: list[int] = []
+    target = Busy({KEY: old}, part_fault=lambda: puts.append(1))
+    copier = Copier(MemorySource({FILE: new}), target, RULES, CopyLimits(max_attempts=3), at_once)
+    result = asyncio.run(copier.copy(WantedFile(FILE, replaces=md5(old).hex())))
+    assert result.outcome is (Outcome.ALREADY_THERE if after else Outcome.COPIED)
+    assert (target.objects, target.uploads, len(puts)) == ({KEY: new}, [], 2)
+
+
+def test_a_key_that_is_taken_at_the_end_of_an_upload_leaves_no_parts() -> None:
+    class Overtaken(MemoryTarget):
+        async def create(self, key: str, *given: Any, **named: Any) -> Receipt:
+            self.objects[key] = b"theirs"
+            return await super().create(key, *given, **named)
+
+    target = Overtaken()
+    result = copy(MemorySource({FILE: bytes(2 * PART_BYTES)}), target)
+    assert (result.outcome, target.objects, target.uploads) == (Outcome.TARGET_CONFLICT, {KEY: b"theirs"}, [])
 
 
 def test_one_in_a_hundred_is_read_back_by_its_name() -> None:

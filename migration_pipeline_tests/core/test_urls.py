@@ -2,7 +2,9 @@
 
 import json
 import re
+import time
 from collections.abc import Sequence
+from urllib.parse import quote, unquote
 
 import pytest
 from hypothesis import given
@@ -10,8 +12,8 @@ from hypothesis import strategies as st
 
 from migration_pipeline.core.errors import Permanent, SettingsError
 from migration_pipeline.core.model import KnownFile, Outcome, SourceFile
-from migration_pipeline.core.queries import Query
-from migration_pipeline.core.reading import named, read, spelled
+from migration_pipeline.core.queries import Query, unsigned
+from migration_pipeline.core.reading import named, read, references, spelled
 from migration_pipeline.core.rewrite import moved
 from migration_pipeline.core.seeing import HIDDEN, Names
 from migration_pipeline.core.texts import Form, Text
@@ -253,6 +255,52 @@ def test_a_signature_is_not_kept_wherever_it_stands(tail: str) -> None:
 def test_no_query_string_is_ever_shown() -> None:
     for url in (f"{ACCOUNT}/photos/a?sig=secret", "https://evil.com/a?sig=secret", f"{ACCOUNT}/photos/%zz?sig=secret"):
         assert "secret" not in repr(rules().classify(url))
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        "%3Fsv=2026&sig=hunter2",
+        "%3fsv%3D2026%26sig%3Dhunter2",
+        "%253Fsig%253Dhunter2%2526se%253D2027",
+        "%3Fsv%3D1%26amp%3BSIG%3Dhunter2#a",
+        "%3FX-Amz-Date%3D1%26X-Amz-Signature%3Dhunter2",
+    ],
+)
+def test_a_sas_in_an_escaped_path_is_in_no_name_and_in_nothing_that_is_shown(tail: str) -> None:
+    for base in (f"{ACCOUNT}/photos/1/a.jpg", f"{ACCOUNT}/photos/1/\u00fc.jpg", f"{ACCOUNT}/elsewhere/a.jpg",
+        "https://cdn.example.com/photos/a.jpg", "https://evil.com/a.jpg"):  # fmt: skip
+        reference = rules().classify(base + tail)
+        assert reference is not None
+        assert "hunter2" not in repr(reference)
+        assert (reference.file, reference.key or None) == (None, None)
+    reference = rules().classify(f"{ACCOUNT}/photos/1/a.jpg{tail}")
+    assert reference is not None
+    assert (reference.kind, reference.holds) == (UrlKind.UNPARSABLE, True)
+    # A whole URL that is escaped, and one in a sentence.
+    for text in (quote(f"{ACCOUNT}/photos/1/a.jpg", safe="") + tail, f"see {ACCOUNT}/photos/1/a.jpg{tail} there"):
+        seen = rules().classify(text)
+        assert seen is None or "hunter2" not in repr(seen)
+        for form in (Form(), Form(embedded=True), Form(base=f"{ACCOUNT}/photos/")):
+            found = list(references([Text(text, form=form)], rules()))
+            assert found or not form.embedded
+            assert "hunter2" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    "name", ["design%3D2.jpg", "a%3Fb.jpg", "sig%3D2.jpg", "a%26sig%3D1.jpg", "a%3Fdesign%3D1.jpg"]
+)
+def test_a_name_that_only_looks_like_one_is_a_name(name: str) -> None:
+    reference = rules().classify(f"{ACCOUNT}/photos/{name}")
+    assert reference is not None
+    assert reference.file == SourceFile("photos", unquote(name))
+
+
+def test_a_signature_is_looked_for_in_linear_time() -> None:
+    for text in ("%3F" * 100_000, "%25" * 100_000, "%3F" + "%26" * 100_000, "%3Fsi" * 50_000):
+        began = time.perf_counter()
+        assert unsigned(text) == text
+        assert time.perf_counter() - began < 1
 
 
 def test_an_account_may_stand_in_the_path() -> None:

@@ -4,9 +4,12 @@ import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
+from migration_pipeline.adapters.http.network import Network
+from migration_pipeline.adapters.http.wire import NoAnswer, Wire
 from migration_pipeline.core.errors import Fatal
 from migration_pipeline.core.urls import KeyTemplate
 from migration_pipeline.sandbox import Sandbox
@@ -67,6 +70,48 @@ def test_a_body_of_unknown_length_is_not_taken(sandbox: Sandbox, one_file: Files
         _, (result,), _ = copy_all(sandbox, one_file, bucket, source=source, max_attempts=2)
         assert (result.outcome, result.attempts) == ("source_unreadable", 1)
         assert "Contents" not in s3.list_objects_v2(Bucket=bucket)
+
+
+TELLING = [
+    "1/status code: 403 <Code>AccessDenied</Code>.jpg",
+    "1/certificate tunnel dns error Connection refused 403 AuthenticationFailed.jpg",
+    "1/NoSuchBucket 404/SlowDown 503/./ExpiredToken.jpg",
+]
+"""Names that read like errors."""
+
+
+@pytest.fixture(scope="module")
+def telling(sandbox: Sandbox) -> Files:
+    return store_files(sandbox, dict.fromkeys(TELLING[:2], b"bytes"))
+
+
+def test_a_name_decides_nothing(sandbox: Sandbox, telling: Files) -> None:
+    """The keys are taken, nobody answers, connections break, the stores are busy: each is told as what it is."""
+    broken = {"reset": Fault("reset"), "cut": Fault("cut_body", match="^GET", after_bytes=1)}
+    with fresh_bucket(sandbox) as (s3, bucket):
+        for kind, fault in broken.items():
+            for store in ("source", "target"):
+                if (kind, store) == ("cut", "target"):
+                    continue
+                _, recorded, _ = copy_all(sandbox, telling, bucket, max_attempts=2, **{store: [fault]})
+                assert {result.outcome for result in recorded} == {"gave_up"}, (kind, store)
+        for name in telling.bodies:
+            s3.put_object(Bucket=bucket, Key=f"{telling.container}/{name}", Body=b"theirs")
+        _, recorded, _ = copy_all(sandbox, telling, bucket, max_attempts=2)
+        assert {result.outcome for result in recorded} == {"target_conflict"}
+        assert not [result for result in recorded if "AccessDenied" in result.message]
+
+
+def test_what_nobody_answers_is_told_alike_whatever_its_name_is() -> None:
+    """Even where nothing listens, no certificate or name of a host is found at fault."""
+    assert {asyncio.run(unanswered(f"http://127.0.0.1:9/{quote(name)}")) for name in TELLING} == {"refused"}
+
+
+async def unanswered(url: str) -> str:
+    async with Wire("http://127.0.0.1:9", Network(None, {}), timeout=2) as wire:
+        with pytest.raises(NoAnswer) as caught:
+            await wire.send("GET", url, {})
+        return caught.value.trouble
 
 
 class OnlyTheFirst(list[Fault]):

@@ -5,14 +5,19 @@ import gzip
 import hashlib
 import random
 import re
+import socket
 from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from email.header import decode_header, make_header
+from http.client import HTTPConnection
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
 import boto3
 import pytest
-from azure.storage.blob import BlobServiceClient, ContentSettings
+from azure.storage.blob import BlobServiceClient, ContainerSasPermissions, ContentSettings, generate_container_sas
 
 from migration_pipeline.adapters.azure.blob import AzureBlobSource
 from migration_pipeline.adapters.azure.sign_in import AzureCredentials
@@ -52,6 +57,35 @@ class Stores:
         self.azure.get_blob_client(self.name, name).upload_blob(
             body, metadata=metadata, content_settings=ContentSettings(**settings)
         )
+
+    def upload_raw(self, name: str, body: bytes, headers: dict[str, str]) -> None:
+        """With headers as UTF-8, which Azurite gives back as latin-1."""
+        where = urlsplit(self._sandbox.azure_account_url)
+        with closing(HTTPConnection(where.netloc, timeout=10)) as connection:
+            as_utf_8 = {key: value.encode().decode("latin-1") for key, value in headers.items()}
+            sent = {"x-ms-blob-type": "BlockBlob", **as_utf_8}
+            connection.request("PUT", f"{where.path}/{self.name}/{quote(name)}?{self._sas()}", body, sent)
+            assert connection.getresponse().status == 201
+
+    def _sas(self) -> str:
+        return generate_container_sas(
+            urlsplit(self._sandbox.azure_account_url).path.strip("/"),
+            self.name,
+            account_key=self._key,
+            permission=ContainerSasPermissions(read=True, write=True, create=True),
+            expiry=datetime.now(UTC) + timedelta(hours=1),
+        )
+
+    def answered(self, name: str) -> bytes:
+        """The head of what the source answers, as it comes."""
+        where = urlsplit(self._sandbox.azure_account_url)
+        request = f"HEAD {where.path}/{self.name}/{quote(name)}?{self._sas()} HTTP/1.1\r\nHost: {where.netloc}\r\n\r\n"
+        with socket.create_connection((where.hostname or "", where.port or 0), timeout=10) as connection:
+            connection.sendall(request.encode())
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += connection.recv(65536)
+        return head
 
     def copy(self, *names: str, store_as: StoreAs | None = None, limits: CopyLimits | None = None) -> list[CopyResult]:
         rules = UrlRules(
@@ -117,6 +151,30 @@ def test_every_header_and_metadata(stores: Stores, length: int) -> None:
     assert copy["CacheControl"] == "public, max-age=31536000, immutable"
     assert copy["ContentDisposition"] == 'attachment; filename="a b.jpg"'
     assert copy["Metadata"] == {"owner_id": "42", "note": "plain text"}
+
+
+@pytest.mark.parametrize("length", [1000, PART_BYTES + 1])
+def test_headers_in_latin_1_travel_in_a_form_that_both_stores_take(stores: Stores, length: int) -> None:
+    """One blob's among others: all are copied."""
+    odd = {
+        "x-ms-blob-content-disposition": 'attachment; filename="f\xf6\xdf.jpg"',
+        "x-ms-blob-content-type": "image/jpeg; name=f\xf6",
+        "x-ms-blob-cache-control": "max-age=60, \xfc",
+        "x-ms-blob-content-language": "d\xeb",
+        "x-ms-meta-owner": "J\xf6rg",
+    }
+    stores.upload_raw("odd.jpg", bytes(length), odd)
+    assert b'filename="f\xf6\xdf.jpg"' in stores.answered("odd.jpg")
+    others = [f"{n}.jpg" for n in range(20)]
+    for name in others:
+        stores.upload(name, b"plain", content_type="image/jpeg")
+    recorded = stores.copy("odd.jpg", *others)
+    assert {result.outcome for result in recorded} == {Outcome.COPIED}
+    copy = stores.get("odd.jpg")
+    assert copy["ContentDisposition"] == "attachment; filename=\"f__.jpg\"; filename*=UTF-8''f%C3%B6%C3%9F.jpg"
+    assert copy["ContentType"] == "image/jpeg; name=\"f_\"; name*=UTF-8''f%C3%B6"
+    assert (copy["CacheControl"], copy["ContentLanguage"]) == ("max-age=60, %C3%BC", "d%C3%AB")
+    assert str(make_header(decode_header(copy["Metadata"]["owner"]))) == "J\xf6rg"
 
 
 def test_compressed_bodies_stay_compressed(stores: Stores) -> None:

@@ -31,6 +31,7 @@ def server(location: str | None = None) -> Iterator[tuple[int, list[str]]]:
             if location:
                 self.send_header("Location", location)
             self.send_header("Content-Length", "3")
+            self.send_header("ETag", '"0x1"')
             self.end_headers()
             self.wfile.write(b"abc")
 

@@ -5,7 +5,6 @@ is always built here from account, container and name: a URL found in the app's 
 """
 
 import base64
-import binascii
 import logging
 import re
 import time
@@ -16,7 +15,7 @@ from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 from migration_pipeline.adapters.azure.sign_in import KEY_SETTING, REMEDIES, AzureCredentials, Clock, sign_in
-from migration_pipeline.adapters.http.answers import code_in, wait
+from migration_pipeline.adapters.http.answers import code_in, code_of, etag_in, length_of, wait
 from migration_pipeline.adapters.http.network import CA_SETTING, Network
 from migration_pipeline.adapters.http.plain import PlainAnswer, PlainClient
 from migration_pipeline.adapters.http.wire import NoAnswer, OddHeader, Open, Wire, carried_unchanged
@@ -137,14 +136,14 @@ class AzureBlobSource:
     async def read(self, file: SourceFile, *, whole_up_to: int, admit: Admit) -> SourceBlob:
         async def take(answer: _Answer) -> SourceBlob:
             headers = answer.headers()
-            size, body = _length(headers), None
+            size, etag, body = _length(headers), etag_of(headers), None
             # The connection of a large body is dropped, which costs less than reading it to its end.
             if size <= whole_up_to:
                 await admit(size)
                 body = await answer.body()
                 if len(body) != size:
                     raise Transient(f"the source sent {len(body)} of {size} bytes")
-            return SourceBlob(size, content_md5(headers), headers.get("etag", ""), _file_headers(headers), body)
+            return SourceBlob(size, content_md5(headers), etag, _file_headers(headers), body)
 
         return await self._fetched(file, {}, take)
 
@@ -158,7 +157,7 @@ class AzureBlobSource:
 
     async def etag(self, file: SourceFile) -> str | None:
         try:
-            return (await self._asked(file, "HEAD")).get("etag")
+            return etag_of(await self._asked(file, "HEAD"))
         except Permanent as error:
             if error.outcome is Outcome.SOURCE_MISSING:
                 return None
@@ -226,7 +225,7 @@ class AzureBlobSource:
         if answer.status in _GOOD:
             return await take(answer)
         headers, body = answer.headers(), await answer.body()
-        code = headers.get("x-ms-error-code") or code_in(body)
+        code = code_of(headers.get("x-ms-error-code")) or code_in(body)
         raise refused(answer.status, code, headers.get("retry-after"), self.sign_in.setting)
 
 
@@ -303,17 +302,25 @@ def refused(status: int, code: str, retry_after: str | None, signed_in: str = KE
 
 
 def _length(headers: Mapping[str, str]) -> int:
-    length = headers.get("content-length", "")
-    if not length.isdecimal():
+    length = length_of(headers.get("content-length"))
+    if length is None:
         raise Permanent(Outcome.SOURCE_UNREADABLE, "the source did not say how long the blob is")
-    return int(length)
+    return length
+
+
+def etag_of(headers: Mapping[str, str]) -> str:
+    """The ETag, with its quotes; raises `Permanent` where there is none: nothing pins the blob to one version then."""
+    etag = etag_in(headers.get("etag"))
+    if etag is None:
+        raise Permanent(Outcome.SOURCE_UNREADABLE, "the source did not say which version of the blob this is (ETag)")
+    return etag
 
 
 def content_md5(headers: Mapping[str, str]) -> bytes | None:
     """The stored digest, 16 bytes, where the blob has one."""
     try:
         digest = base64.b64decode(headers.get("content-md5", ""), validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii's, and that of bytes above ASCII
         return None
     return digest if len(digest) == 16 else None  # noqa: PLR2004 - an MD5's bytes
 

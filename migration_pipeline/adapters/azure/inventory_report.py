@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from migration_pipeline.adapters.azure.inventory_rows import Rows
-from migration_pipeline.adapters.azure.listing import DIRECTORY, NO_NAME
+from migration_pipeline.adapters.azure.listing import DIRECTORY, NO_NAME, SIGNED
 from migration_pipeline.adapters.azure.report_files import ReportFile, opened
 from migration_pipeline.core.errors import Fatal
+from migration_pipeline.core.queries import signed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -169,6 +170,8 @@ def _converted(
             skipped[why] += 1
         elif not slash or not blob or "\0" in blob:
             skipped[NO_NAME] += 1
+        elif signed(blob):
+            skipped[SIGNED] += 1
         else:
             keep.append(index)
             # As SourceFile.file_id has it: the report's name is container and blob already.

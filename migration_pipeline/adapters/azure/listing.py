@@ -18,13 +18,18 @@ from migration_pipeline.core.copy_file import pause
 from migration_pipeline.core.errors import Fatal, MigrationError, Permanent, Transient
 from migration_pipeline.core.inventory import Listed, Page, quoted
 from migration_pipeline.core.model import SourceFile
+from migration_pipeline.core.queries import signed
 
 if TYPE_CHECKING:
     from azure.storage.blob import BlobProperties, ContainerClient
 
 BLOBS_A_PAGE = 5000  # Azure gives no more
 _TRIES = 5
-DIRECTORY, NO_NAME = "directories", "names that the ledger cannot hold"
+DIRECTORY, NO_NAME, SIGNED = (
+    "directories",
+    "names that the ledger cannot hold",
+    "names that are URLs with a signature",
+)
 """Why an entry is skipped."""
 
 
@@ -146,6 +151,9 @@ def _listed(container: str, entry: "BlobProperties", skipped: Counter[str]) -> L
         return None
     if "\0" in entry.name:
         skipped[NO_NAME] += 1
+        return None
+    if signed(entry.name):
+        skipped[SIGNED] += 1
         return None
     md5 = bytes(entry.content_settings.content_md5 or b"")
     return Listed(

@@ -6,10 +6,12 @@ from contextlib import suppress
 from migration_pipeline.adapters.azure.blob import (
     AzureBlobSource,
     content_md5,
+    etag_of,
     keep_signatures_out_of_logs,
     sdk_options,
 )
 from migration_pipeline.adapters.azure.sign_in import KEY_SETTING, SAS_SETTING, AzureCredentials
+from migration_pipeline.adapters.http.answers import length_of
 from migration_pipeline.adapters.http.network import Network
 from migration_pipeline.core.errors import Fatal, Permanent, Transient
 from migration_pipeline.core.model import Outcome, SourceFile
@@ -83,8 +85,8 @@ class AzureBlobRemoval(AzureBlobSource):
                 return None
             raise
         archived = headers.get("x-ms-access-tier") == "Archive"
-        size = int(headers.get("content-length", -1))
-        return SourceNow(headers.get("etag", ""), size, content_md5(headers), archived)
+        size = length_of(headers.get("content-length"))
+        return SourceNow(etag_of(headers), -1 if size is None else size, content_md5(headers), archived)
 
     async def remove(self, file: SourceFile, etag: str) -> None:
         try:

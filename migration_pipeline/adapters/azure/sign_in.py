@@ -222,6 +222,15 @@ class _GivenSas:
         return self._tokens[container] if container else next(iter(self._tokens.values()))
 
 
+def given_sas_ends(given: str, containers: Sequence[str]) -> datetime | None:
+    """When the first of the SAS that an operator made ends; `None` where none says so.
+
+    Raises:
+        SettingsError: it is none, or is not for these containers.
+    """
+    return _GivenSas(given, containers).ends_at
+
+
 def _by_container(given: str, containers: Sequence[str]) -> dict[str, str]:
     remedy = f'Give one of the account (ss=b, srt=co), or one for each container: {{"{containers[0]}": "sv=…"}}.'
     text = given.strip()

@@ -125,6 +125,21 @@ class LedgerControl:
             "waive",
             "waived_at = now(), waived_by = %(by)s, waived_why = %(why)s, retry_at = NULL",
             "waived_at IS NULL",
+            "SELECT",
+            by=by,
+            why=why,
+        )
+
+    def accept(self, selection: Selection, *, by: str, why: str) -> Chosen:
+        """Have files copied whose bytes are not those of their stored Content-MD5; asks for runs of the ranges."""
+        return self._choose(
+            selection._replace(outcome=Outcome.DIGEST_MISMATCH),
+            "accept",
+            "retry_at = now()",
+            "waived_at IS NULL",
+            "INSERT INTO {s}.accepted AS a (file_id, container, blob, accepted_by, why)"
+            " SELECT file_id, container, blob, %(by)s, %(why)s FROM chosen ON CONFLICT (file_id) DO UPDATE"
+            " SET accepted_at = now(), accepted_by = excluded.accepted_by, why = excluded.why",
             by=by,
             why=why,
         )
@@ -133,6 +148,7 @@ class LedgerControl:
         """Have these files tried again, and no other dead letter.
 
         A waived one is meant where it is named alone; with `waived`, those alone are, and their waivers taken back.
+        What was accepted and is not copied yet is tried as all others are.
         """
         which = "waived_at IS NOT NULL" if waived else "true" if selection.file else "waived_at IS NULL"
         return self._choose(
@@ -140,6 +156,7 @@ class LedgerControl:
             "retry",
             "waived_at = NULL, waived_by = NULL, waived_why = NULL, retry_at = now()",
             which,
+            "DELETE FROM {s}.accepted WHERE used_at IS NULL AND file_id IN (SELECT file_id FROM chosen)",
             by=by,
             why=why,
         )
@@ -148,7 +165,9 @@ class LedgerControl:
         """Record an act that is done elsewhere."""
         self._in_transaction(lambda cursor: note(cursor, self._schema, by, what, why, details or {}))
 
-    def _choose(self, selection: Selection, what: str, change: str, which: str, *, by: str, why: str) -> Chosen:
+    def _choose(
+        self, selection: Selection, what: str, change: str, which: str, also: str, *, by: str, why: str
+    ) -> Chosen:
         values = {
             "outcome": selection.outcome,
             "range": selection.range_key,
@@ -159,7 +178,8 @@ class LedgerControl:
         }
 
         def work(cursor: _Cursor) -> Chosen:
-            cursor.execute(self._sql(_CHOOSE.replace("<change>", change).replace("<which>", which)), values)
+            statement = _CHOOSE.replace("<change>", change).replace("<which>", which).replace("<also>", also)
+            cursor.execute(self._sql(statement), values)
             ((files, ranges),) = cursor.fetchall()
             details = {
                 "files": files,
@@ -181,7 +201,7 @@ class LedgerControl:
 
 _CHOOSE = """
     WITH chosen AS (
-        SELECT f.file_id FROM {s}.files f
+        SELECT f.file_id, f.container, f.blob FROM {s}.files f
         WHERE outcome IS NOT NULL AND outcome NOT IN ('copied', 'already_there') AND <which>
             AND (%(outcome)s::text IS NULL OR outcome = %(outcome)s)
             AND (%(file)s::uuid IS NULL OR file_id = %(file)s)
@@ -190,6 +210,8 @@ _CHOOSE = """
         ORDER BY file_id FOR UPDATE
     ), changed AS (
         UPDATE {s}.files SET <change> WHERE file_id IN (SELECT file_id FROM chosen) RETURNING file_id
+    ), noted AS (
+        <also>
     ), concerned AS (
         SELECT DISTINCT range_id FROM {s}.wanted WHERE dropped_at IS NULL AND file_id IN (SELECT file_id FROM changed)
     ), asked AS (

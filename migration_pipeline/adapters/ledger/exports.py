@@ -64,6 +64,21 @@ class LetterRow(NamedTuple):
     waived_why: str | None
 
 
+class AcceptedRow(NamedTuple):
+    """A file that was copied though its bytes are not those of its stored Content-MD5.
+
+    Attributes:
+        md5: of the bytes that were copied.
+    """
+
+    container: str
+    blob: str
+    md5: bytes | None
+    by: str
+    why: str
+    at: datetime
+
+
 class Entered(NamedTuple):
     """A phase of the cut-over that was entered, on the way there or back."""
 
@@ -131,6 +146,15 @@ class LedgerExports:
             BATCH,
         )
         return ([LetterRow(*row) for row in batch] for batch in batches)
+
+    def accepted(self, most: int) -> tuple[int, list[AcceptedRow]]:
+        """How many files were copied in spite of their stored Content-MD5, and the first of them."""
+        rows = self._query(
+            "SELECT container, blob, md5, accepted_by, why, accepted_at, count(*) OVER () FROM {s}.accepted"
+            " WHERE used_at IS NOT NULL ORDER BY container, blob LIMIT %s",
+            [most],
+        )
+        return (rows[0][-1] if rows else 0), [AcceptedRow(*row[:-1]) for row in rows]
 
     def phases(self) -> Sequence[Entered]:
         """Every phase as it was entered, on the way there and back."""

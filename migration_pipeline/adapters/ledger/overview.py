@@ -19,6 +19,7 @@ class DeadLetter(NamedTuple):
         attempts: tries over all runs.
         ended_at: of the last try.
         waived: who let its profiles go on without it, and why; `None` where nobody did.
+        accepted: who had it copied in spite of its stored Content-MD5, and why; `None` where nobody did.
     """
 
     range_key: str
@@ -29,10 +30,11 @@ class DeadLetter(NamedTuple):
     attempts: int
     ended_at: datetime | None
     waived: "Waiver | None"
+    accepted: "Waiver | None" = None
 
 
 class Waiver(NamedTuple):
-    """An operator let a file's profiles go on without it."""
+    """An operator let a file's profiles go on without it, or had it copied as it is."""
 
     at: datetime
     by: str
@@ -184,8 +186,9 @@ class Overview:
         """Failed files that some profile still needs, once for each range, by file; only those `after` one."""
         rows = self._query(
             "SELECT DISTINCT ON (f.file_id, r.range_id) r.key, w.profile_id, f.container, f.blob, f.outcome,"
-            " f.message, f.attempts, f.ended_at, f.waived_at, f.waived_by, f.waived_why"
-            " FROM {s}.files f JOIN {s}.wanted w USING (file_id) JOIN {s}.ranges r USING (range_id)"
+            " f.message, f.attempts, f.ended_at, f.waived_at, f.waived_by, f.waived_why,"
+            " a.accepted_at, a.accepted_by, a.why FROM {s}.files f JOIN {s}.wanted w USING (file_id)"
+            " JOIN {s}.ranges r USING (range_id) LEFT JOIN {s}.accepted a USING (file_id)"
             " WHERE f.outcome IS NOT NULL AND f.outcome NOT IN ('copied', 'already_there') AND w.dropped_at IS NULL"
             " AND (%(outcome)s::text IS NULL OR f.outcome = %(outcome)s)"
             " AND (%(range)s::text IS NULL OR r.key = %(range)s)"
@@ -204,9 +207,9 @@ class Overview:
         return [
             DeadLetter(
                 key, profile, SourceFile(container, blob), Outcome(ended), message, attempts, ended_at,
-                Waiver(*waiver) if waiver[0] else None,
+                *(Waiver(*said) if said[0] else None for said in (acts[:3], acts[3:])),
             )
-            for key, profile, container, blob, ended, message, attempts, ended_at, *waiver in rows
+            for key, profile, container, blob, ended, message, attempts, ended_at, *acts in rows
         ]  # fmt: skip
 
     def letter_classes(

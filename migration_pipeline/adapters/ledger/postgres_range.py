@@ -182,7 +182,7 @@ class PostgresRangeLedger:
         rows = self._fetch(
             # Where the copy was found gone, and could not be made anew, it may have been brought back.
             "SELECT container, blob, attempts, replaces, CASE WHEN etag IS NULL THEN md5 END, size_bytes, etag,"
-            " source_etag FROM {s}.files WHERE file_id IN"
+            " source_etag, file_id IN (SELECT file_id FROM {s}.accepted) FROM {s}.files WHERE file_id IN"
             " (SELECT file_id FROM {s}.wanted WHERE range_id = %(range)s AND dropped_at IS NULL)"
             " AND (outcome IS NULL OR outcome <> ALL(%(verified)s)) AND waived_at IS NULL AND NOT erasing"
             # Some dead letters are to be tried again: then those alone, beside what was not tried yet.

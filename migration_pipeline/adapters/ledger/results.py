@@ -54,7 +54,8 @@ _RECORD = f"""
         OR (e.renewed IS NOT NULL AND {IS_AGED}))
 """  # noqa: S608 - of a constant
 AGED = f"""
-    SELECT container, blob, attempts, replaces, md5, size_bytes, etag, source_etag FROM {{s}}.files
+    SELECT container, blob, attempts, replaces, md5, size_bytes, etag, source_etag,
+        file_id IN (SELECT file_id FROM {{s}}.accepted) FROM {{s}}.files
     WHERE file_id IN (SELECT file_id FROM wanted_now) AND outcome = ANY(%(verified)s) AND NOT erasing AND {IS_AGED}
 """  # noqa: S608 - of a constant
 """Of what the profiles need now, copies that nobody has looked at since the run began; rows of `wanted_file`."""
@@ -69,14 +70,14 @@ def record(cursor: _Cursor, schema: sql.Identifier, range_id: int, results: Sequ
     cursor.execute(
         "CREATE TEMP TABLE ended (file_id uuid, outcome text, message text, attempts integer,"
         " size_bytes bigint, md5 bytea, etag text, source_etag text, version text, made_at timestamptz,"
-        " verified boolean, renewed boolean) ON COMMIT DROP"
+        " verified boolean, renewed boolean, accepted boolean) ON COMMIT DROP"
     )
     with cursor.copy("COPY ended FROM STDIN") as copy:
         for item in results:
             copy.write_row((
                 item.file.file_id, item.outcome.value, _storable(item.message), item.attempts, item.size,
                 item.md5, item.etag, item.source_etag, item.version, item.made_at, item.outcome.verified,
-                item.renewed,
+                item.renewed, item.accepted and item.outcome.verified,
             ))  # fmt: skip
     file_ids = [item.file.file_id for item in results]
     tallies.take_out(cursor, schema, range_id, file_ids)
@@ -90,6 +91,12 @@ def record(cursor: _Cursor, schema: sql.Identifier, range_id: int, results: Sequ
     )
     ((verified, failed),) = cursor.fetchall()
     cursor.execute(sql.SQL(_RECORD).format(s=schema), {"range": range_id, "verified": VERIFIED})
+    cursor.execute(
+        sql.SQL(
+            "UPDATE {s}.accepted a SET used_at = now(), md5 = e.md5 FROM ended e"
+            " WHERE a.file_id = e.file_id AND e.accepted"
+        ).format(s=schema)
+    )
     tallies.put_in(cursor, schema, range_id, file_ids)
     return verified, failed
 
@@ -118,11 +125,12 @@ def wanted_file(  # noqa: PLR0913, PLR0917 - a row, column by column
     size: int,
     etag: str | None,
     source_etag: str | None,
+    accepted: bool,  # noqa: FBT001 - as above
 ) -> WantedFile:
     """A row of the ledger's files, to be copied or looked at."""
     proven = Evidence(size, md5, etag, source_etag) if md5 is not None and replaces is None else None
-    return WantedFile(SourceFile(container, blob), attempts, replaces, proven)
+    return WantedFile(SourceFile(container, blob), attempts, replaces, proven, accepted)
 
 
 def _storable(message: str) -> str:
-    return message.replace("\0", "\\0")[:_MESSAGE_CHARACTERS]
+    return message.encode(errors="replace").decode().replace("\0", "\\0")[:_MESSAGE_CHARACTERS]

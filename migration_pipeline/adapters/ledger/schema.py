@@ -275,6 +275,28 @@ STEPS: tuple[Step, ...] = (
     ALTER TABLE {s}.removed ADD profiles text[];      -- of a file whose row was dropped: who once needed it
     CREATE INDEX removed_archived ON {s}.removed (range_id) WHERE ours;
     """,
+    # 8: wrong Content-MD5 that operators accept; names of dead letters that were URLs with an escaped SAS.
+    r"""
+    CREATE TABLE {s}.accepted (
+        file_id     uuid PRIMARY KEY,
+        container   text NOT NULL,
+        blob        text NOT NULL,
+        accepted_at timestamptz NOT NULL DEFAULT now(),
+        accepted_by text NOT NULL,
+        why         text NOT NULL,
+        md5         bytea,                            -- of the bytes that were copied
+        used_at     timestamptz                       -- null: not copied yet, or the stored Content-MD5 was right
+    );
+    UPDATE {s}.wanted w SET spelling = regexp_replace(w.spelling, '(\?|%(25)*3f).*', '', 'i'), places = NULL
+    FROM {s}.files f WHERE f.file_id = w.file_id AND f.outcome IS NOT NULL
+        AND f.outcome NOT IN ('copied', 'already_there')
+        AND f.blob ~* '(\?|%(25)*3f)(.*(&|;|%(25)*26))?sig(=|%(25)*3d)'
+        AND f.blob ~* '(\?|&|;|%(25)*(3f|26))s[veipr](=|%(25)*3d)';
+    UPDATE {s}.files SET blob = regexp_replace(blob, '(\?|%(25)*3f).*', '?(signature removed)', 'i')
+    WHERE outcome IS NOT NULL AND outcome NOT IN ('copied', 'already_there')
+        AND blob ~* '(\?|%(25)*3f)(.*(&|;|%(25)*26))?sig(=|%(25)*3d)'
+        AND blob ~* '(\?|&|;|%(25)*(3f|26))s[veipr](=|%(25)*3d)';
+    """,
 )
 """Each step once released is never edited; the next change is a further step."""
 

@@ -5,7 +5,7 @@ An answer is known by its status and by the code in its XML; what botocore raise
 
 import re
 
-from migration_pipeline.adapters.http.answers import wait
+from migration_pipeline.adapters.http.answers import code_of, wait
 from migration_pipeline.adapters.http.plain import trouble_of
 from migration_pipeline.adapters.http.wire import NoAnswer
 from migration_pipeline.core.errors import Fatal, Permanent, Transient, Unreachable
@@ -148,9 +148,8 @@ def translated(error: Exception) -> Exception:
     if isinstance(error, exceptions.ClientError):
         status = error.response["ResponseMetadata"]["HTTPStatusCode"]
         retry_after = error.response["ResponseMetadata"].get("HTTPHeaders", {}).get("retry-after")
-        code = error.response["Error"].get("Code", "")
         # For answers without a body botocore takes the status for the code.
-        code = "" if code.isdecimal() else code
+        code = code_of(error.response["Error"].get("Code"))
         if error.operation_name in _OF_STS:
             return _refused_by_sts(code, status)
         if error.operation_name.startswith("Head") and not code and status in UNUSABLE:

@@ -5,14 +5,14 @@ import hashlib
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
-from migration_pipeline.adapters.http.answers import code_in
-from migration_pipeline.adapters.http.wire import Answer, NoAnswer, Open, Whole, Wire, carried_unchanged
+from migration_pipeline.adapters.http.answers import code_in, etag_in, length_of, moment_of, name_in
+from migration_pipeline.adapters.http.wire import Answer, NoAnswer, OddHeader, Open, Whole, Wire, carried_unchanged
 from migration_pipeline.adapters.s3.access import Access
 from migration_pipeline.adapters.s3.errors import EXPIRED, by_code, unanswered, unusable
 from migration_pipeline.adapters.s3.sign import UNSIGNED, Keys
+from migration_pipeline.core.errors import Transient
 from migration_pipeline.core.ports import Body, ObjectFacts
 
 _OK, _NOT_FOUND = 200, 404
@@ -61,11 +61,14 @@ class Objects:
             return None
         if answer.status != _OK:
             raise _meaning(answer, "HEAD")
-        return _head(answer)
+        size = length_of(_header(answer, "content-length"))
+        if size is None:
+            raise not_understood("Content-Length")
+        return _head(answer, size)
 
     async def read(self, key: str) -> Head | None:
         """The object read to its end, and digested; `None` where there is none."""
-        digest = hashlib.md5(usedforsecurity=False)
+        digest, size = hashlib.md5(usedforsecurity=False), 0
         async with self._open(key) as answer:
             if answer.status == _NOT_FOUND and code_in(await answer.body()) != "NoSuchBucket":
                 return None
@@ -73,10 +76,11 @@ class Objects:
                 code = code_in(await answer.body())
                 if code == "InvalidObjectState":
                     return await self.head(key)  # in an archive class, from which nothing is read at once
-                raise by_code(code, answer.status, answer.header("retry-after"))
+                raise by_code(code, answer.status, _header(answer, "retry-after"))
             async for chunk in answer.chunks():
                 digest.update(chunk)
-            head = _head(answer)
+                size += len(chunk)
+            head = _head(answer, size)
         return head._replace(facts=head.facts._replace(md5=digest.digest()))
 
     async def check(self) -> None:
@@ -124,25 +128,36 @@ _MAY_BE_EXPIRED = {400, 401, 403}
 def _meaning(answer: Whole, method: str) -> Exception:
     if method == "HEAD" and answer.status in {301, 307, 400, 403, 404}:
         return unusable(answer.status)
-    return by_code(code_in(answer.body), answer.status, answer.header("retry-after"))
+    return by_code(code_in(answer.body), answer.status, _header(answer, "retry-after"))
 
 
-def _head(answer: Answer) -> Head:
+def _head(answer: Answer, size: int) -> Head:
     etag = etag_of(answer)
-    encryption = (answer.header("x-amz-server-side-encryption") or "").upper()
+    encryption = (_header(answer, "x-amz-server-side-encryption") or "").upper()
     # Amazon S3 API Reference, "Object": not for uploads in parts, nor for KMS or customer keys.
-    is_md5 = "KMS" not in encryption and answer.header("x-amz-server-side-encryption-customer-algorithm") is None
-    made_at = answer.header("last-modified")
+    is_md5 = "KMS" not in encryption and _header(answer, "x-amz-server-side-encryption-customer-algorithm") is None
     facts = ObjectFacts(
-        int(answer.header("content-length") or 0),
+        size,
         md5_in(etag) if is_md5 else None,
         etag,
         version_of(answer),
-        parsedate_to_datetime(made_at) if made_at else None,
+        moment_of(_header(answer, "last-modified")),
         # Restored for some days or not: what refers to it is to lead there for good.
-        archived=is_archived(answer.header("x-amz-storage-class"), answer.header("x-amz-archive-status")),
+        archived=is_archived(_header(answer, "x-amz-storage-class"), _header(answer, "x-amz-archive-status")),
     )
     return Head(facts, is_md5)
+
+
+def _header(answer: Answer, name: str) -> str | None:
+    """A header; one above ASCII, which S3 never sends, is not there, or not what it should be."""
+    try:
+        return answer.header(name)
+    except OddHeader:
+        return _ODD
+
+
+_ODD = "\x80"
+"""Of no form that is asked for below."""
 
 
 def is_archived(storage_class: str | None, archive_status: str | None) -> bool:
@@ -151,14 +166,36 @@ def is_archived(storage_class: str | None, archive_status: str | None) -> bool:
 
 
 def etag_of(answer: Answer) -> str:
-    """The ETag, without its quotes."""
-    return (answer.header("etag") or "").strip('"')
+    """The ETag, without its quotes; raises `Transient` where there is none, for then nothing was confirmed."""
+    return checked_etag(_header(answer, "etag"))
+
+
+def checked_etag(given: object) -> str:
+    """The same of an ETag that was read already."""
+    etag = etag_in(given)
+    if etag is None:
+        raise not_understood("ETag")
+    return etag.strip('"')
 
 
 def version_of(answer: Answer) -> str | None:
-    """The version's name; "null" is how S3 calls the only one there is without versioning."""
-    version = answer.header("x-amz-version-id")
-    return version if version and version != "null" else None
+    """The version's name; raises `Transient` where it cannot be one."""
+    return checked_version(_header(answer, "x-amz-version-id"))
+
+
+def checked_version(given: object) -> str | None:
+    """The same of a name that was read already; "null" is how S3 calls the only one there is without versioning."""
+    if not given or given == "null":
+        return None
+    version = name_in(given)
+    if version is None:
+        raise not_understood("version")
+    return version
+
+
+def not_understood(what: str) -> Transient:
+    """S3 says what it says again; a proxy's page in its place passes."""
+    return Transient(f"S3's answer is not understood: it has no {what}, or an odd one")
 
 
 def md5_in(etag: str) -> bytes | None:

@@ -14,15 +14,26 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from migration_pipeline.adapters.http.answers import name_in
 from migration_pipeline.adapters.http.network import Network
 from migration_pipeline.adapters.http.wire import Wire
 from migration_pipeline.adapters.s3.access import THREADS, Access, Bucket
 from migration_pipeline.adapters.s3.errors import translated, unreachable
 from migration_pipeline.adapters.s3.headers import StoreAs, for_boto3, for_request
-from migration_pipeline.adapters.s3.objects import ARCHIVES, Objects, etag_of, is_archived, md5_in, version_of
+from migration_pipeline.adapters.s3.objects import (
+    ARCHIVES,
+    Objects,
+    checked_etag,
+    checked_version,
+    etag_of,
+    is_archived,
+    md5_in,
+    not_understood,
+    version_of,
+)
 from migration_pipeline.adapters.s3.upload import Condition, S3Upload, stale, uploads_under
-from migration_pipeline.core.errors import Transient
-from migration_pipeline.core.model import FileHeaders
+from migration_pipeline.core.errors import Permanent, Transient
+from migration_pipeline.core.model import FileHeaders, Outcome
 from migration_pipeline.core.ports import Body, KeyTaken, ObjectFacts, Receipt
 
 T = TypeVar("T")
@@ -112,13 +123,12 @@ class S3Target:
         for upload_id in stale(before):
             await self._upload(key, upload_id).abort()
         try:
-            upload_id = await self._in_thread(
+            answer = await self._in_thread(
                 lambda: self._client.create_multipart_upload(
-                    Bucket=self._bucket.name,
-                    Key=key,
-                    **for_boto3(headers, self._store_as),
-                )["UploadId"]
+                    Bucket=self._bucket.name, Key=key, **for_boto3(headers, self._store_as)
+                )
             )
+            upload_id = _upload_id(answer)
         except Transient:
             # Perhaps only the answer got lost: an upload that nobody knows of would keep its place for ever.
             now = await self._in_thread(lambda: uploads_under(self._client, self._bucket.name, key))
@@ -146,10 +156,14 @@ class S3Target:
             head = self._head(key)
             if head is None:
                 return None
-            etag = head["ETag"].strip('"')
-            md5 = self._read_back(key) if read else md5_in(etag) if _etag_means_md5(head) else None
+            etag, size = checked_etag(head.get("ETag")), head.get("ContentLength")
+            if size is None:
+                raise not_understood("Content-Length")
+            md5 = md5_in(etag) if _etag_means_md5(head) else None
+            if read:
+                md5 = self._read_back(key) or md5
             archived = is_archived(head.get("StorageClass"), head.get("ArchiveStatus"))
-            facts = ObjectFacts(head["ContentLength"], md5, etag, _version(head), head["LastModified"], archived)
+            facts = ObjectFacts(size, md5, etag, _version(head), head.get("LastModified"), archived)
             return self._known(facts)
 
         return await self._in_thread(look)
@@ -165,7 +179,7 @@ class S3Target:
                 self._client.delete_object(**where, VersionId=receipt.version)
                 return
             head = self._head(key)
-            if head is not None and head["ETag"].strip('"') == receipt.etag:
+            if head is not None and checked_etag(head.get("ETag")) == receipt.etag:
                 self._client.delete_object(**where)
 
         await self._in_thread(delete)
@@ -179,7 +193,7 @@ class S3Target:
             # delete would only hide it, and is for stores that have no versions at all.
             for which in ({"VersionId": _NULL}, {}):
                 head = self._head(key, **which)
-                if head is not None and head["ETag"].strip('"') == etag and (which or "VersionId" not in head):
+                if head is not None and checked_etag(head.get("ETag")) == etag and (which or "VersionId" not in head):
                     self._client.delete_object(**where, **which)
                     return len(versions) + 1
             return len(versions)
@@ -197,13 +211,15 @@ class S3Target:
             **condition,
             **for_boto3(headers, self._store_as),
         )
-        return answer["ETag"].strip('"'), _version(answer)
+        return checked_etag(answer.get("ETag")), _version(answer)
 
     async def _receipt(self, key: str, md5: bytes, etag: str, version: str | None) -> Receipt:
         """What was confirmed. The server has compared the MD5 in any case; one in the ETag confirms it twice."""
         confirmed = md5_in(etag) if self._etag_is_md5 else None
-        if confirmed is not None and confirmed != md5:
+        if self._etag_is_md5 and confirmed != md5:
             there = await self.describe(key)
+            if there is not None and there.etag != etag:
+                raise not_understood("ETag")
             if there is not None and there.md5 is None:
                 self._etag_is_md5 = False
                 confirmed = None
@@ -221,20 +237,36 @@ class S3Target:
                 return None
             raise
 
-    def _read_back(self, key: str) -> bytes:
+    def _read_back(self, key: str) -> bytes | None:
+        """The digest of the object's bytes; `None` in an archive class, from which nothing is read at once."""
         digest = hashlib.md5(usedforsecurity=False)
-        body = self._client.get_object(Bucket=self._bucket.name, Key=key)["Body"]
+        try:
+            body = self._client.get_object(Bucket=self._bucket.name, Key=key)["Body"]
+        except self._client.exceptions.InvalidObjectState:
+            return None
         for chunk in body.iter_chunks(_READ_BYTES):
             digest.update(chunk)
         return digest.digest()
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
-        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - 0.15 s that few runs need
+        from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError  # noqa: PLC0415 - as above
 
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+        except ParamValidationError:
+            raise Permanent(Outcome.TARGET_REFUSED, "S3's client refuses to send this key or its headers") from None
         except (BotoCoreError, ClientError) as error:
             raise translated(error) from None
+        except (ValueError, TypeError, AttributeError, RuntimeError) as error:
+            # What botocore raises at numbers, dates and elements of an answer that are none.
+            raise Transient(f"S3's answer is not understood: {type(error).__name__}") from None
+
+
+def _upload_id(answer: Mapping[str, Any]) -> str:
+    upload_id = name_in(answer.get("UploadId"))
+    if upload_id is None:
+        raise not_understood("UploadId")
+    return upload_id
 
 
 def _etag_means_md5(head: Any) -> bool:  # noqa: ANN401 - boto3's answer
@@ -244,5 +276,4 @@ def _etag_means_md5(head: Any) -> bool:  # noqa: ANN401 - boto3's answer
 
 def _version(answer: Mapping[str, Any]) -> str | None:
     """The version's name; "null" is how S3 calls the only one there is without versioning."""
-    version = answer.get("VersionId")
-    return version if version and version != _NULL else None
+    return checked_version(answer.get("VersionId"))

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
-from migration_pipeline.adapters.s3.objects import Objects, etag_of
+from migration_pipeline.adapters.http.answers import name_in
+from migration_pipeline.adapters.s3.objects import Objects, checked_etag, checked_version, etag_of
 from migration_pipeline.core.ports import Body, Receipt
 
 T = TypeVar("T")
@@ -26,8 +27,13 @@ class InThread(Protocol):
 def uploads_under(client: Any, bucket: str, key: str) -> dict[str, datetime]:  # noqa: ANN401 - boto3 makes its clients at run time
     """Uploads of exactly this key that are neither completed nor aborted: id and beginning."""
     pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=key)
-    found = (item for page in pages for item in page.get("Uploads", []))
-    return {item["UploadId"]: item["Initiated"] for item in found if item["Key"] == key}
+    found = (item for page in pages for item in page.get("Uploads", []) if item.get("Key") == key)
+    return {item["UploadId"]: _began(item.get("Initiated")) for item in found if name_in(item.get("UploadId"))}
+
+
+def _began(given: object) -> datetime:
+    """One that does not say when it began is not old."""
+    return given if isinstance(given, datetime) else datetime.now(UTC)
 
 
 def stale(uploads: Mapping[str, datetime]) -> list[str]:
@@ -78,7 +84,7 @@ class S3Upload:
         answer = self._client.upload_part(
             **self._upload, PartNumber=number, Body=bytes(body), ContentMD5=base64.b64encode(md5).decode()
         )
-        return str(answer["ETag"]).strip('"')
+        return checked_etag(answer.get("ETag"))
 
     async def complete(self) -> Receipt:
         parts = [self._parts[number] for number in sorted(self._parts)]
@@ -92,8 +98,7 @@ class S3Upload:
             )
         )
         # The ETag of an object of parts is no digest of its bytes; each part's was verified on the way.
-        version = answer.get("VersionId")
-        return Receipt(answer["ETag"].strip('"'), None, version if version != "null" else None)
+        return Receipt(checked_etag(answer.get("ETag")), None, checked_version(answer.get("VersionId")))
 
     async def abort(self) -> None:
         def call() -> None:

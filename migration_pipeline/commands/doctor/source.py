@@ -8,6 +8,7 @@ from migration_pipeline.adapters.azure.sign_in import AUTH_SETTING, KEY_SETTING,
 from migration_pipeline.commands.doctor.findings import Finding, Findings, What, failure, ok, warning
 from migration_pipeline.core.errors import Fatal, MigrationError
 from migration_pipeline.core.model import SourceFile
+from migration_pipeline.core.situation import SAS_SOON
 from migration_pipeline.event_loop import run
 from migration_pipeline.settings import Settings
 from migration_pipeline.stores import open_source_probe
@@ -33,13 +34,12 @@ def _sign_in(probe: AzureBlobProbe) -> Finding:
     said = f"the SAS ends at {end:%Y-%m-%d %H:%M} UTC"
     if left <= timedelta(0):
         return failure(What.SOURCE_SIGN_IN, f"{said}: that is over.", _RENEW)
-    if left < _SOON:
+    if left < SAS_SOON:
         return warning(What.SOURCE_SIGN_IN, f"{said}, in {left.total_seconds() / 3600:.0f} hours.", _RENEW)
     return ok(What.SOURCE_SIGN_IN, f"{way}; {said}")
 
 
 _WAYS = {KEY_SETTING: "the account's key", SAS_SETTING: "a SAS that you made", AUTH_SETTING: "an identity of Entra"}
-_SOON = timedelta(days=7)
 _RENEW = f"Make another, set {SAS_SETTING} to it, and restart what runs."
 
 
