@@ -141,6 +141,42 @@ def test_a_header_above_ascii_travels_in_a_form_that_s3_takes(name: bytes, key: 
         assert expected in seen
 
 
+@pytest.mark.parametrize("body", [SMALL, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize(
+    ("value", "expected"), [(b"a\r\n b", "a b"), (b"a\x01b", "=?utf-8?b?YQFi?=")], ids=["folds", "control"]
+)
+def test_metadata_that_no_modern_client_reads_travels(value: bytes, expected: str, body: bytes) -> None:
+    seen: list[str] = []
+
+    async def story(desk: Desk) -> None:
+        desk.start(body)
+        desk.azure.headers = {b"x-ms-meta-note": value}
+
+        def look(asked: Request, said: Said) -> Said:
+            seen.append(asked.headers.get("x-amz-meta-note", ""))
+            return said
+
+        desk.s3.change = look
+        result = await desk.copy()
+        assert (result.outcome, result.attempts, desk.s3.objects) == (Outcome.COPIED, 1, {desk.path: body})
+
+    told(story)
+    assert expected in seen
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_an_etag_that_is_no_digest_is_asked_for_again(key: str) -> None:
+    """As of a bucket that KMS encrypts; one odd answer does not become the evidence."""
+
+    async def story(desk: Desk) -> None:
+        desk.start(SMALL)
+        desk.s3.change = change("PUT", b"ETag", b'"another"')
+        result = await desk.copy()
+        assert (result.outcome, result.etag) == (Outcome.ALREADY_THERE, md5(SMALL).hex())
+
+    told(story, key=key)
+
+
 ODD_VALUES: tuple[bytes | None, ...] = (None, b"", b"\xfc\xff", b"\xe2\x82\xac")
 
 

@@ -100,6 +100,23 @@ def test_every_odd_name_goes_out_as_it_is_written_or_is_known_not_to() -> None:
     told(Raw(), story)
 
 
+@pytest.mark.parametrize("value", [b"a\r\n b", b"a\x01b"], ids=["folds", "control"])
+def test_a_header_that_is_not_parsed_is_told_and_the_other_client_reads_it(value: bytes) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nx-ms-meta-a: " + value + b"\r\nETag: e\r\n\r\nok"
+
+    async def run() -> None:
+        async with serving(Raw(lambda _: answer)) as raw, Wire(raw.url, STRAIGHT, timeout=5) as wire:
+            with pytest.raises(OddHeader):
+                await wire.open("GET", raw.url, {})
+            plain = PlainClient(raw.url, STRAIGHT, timeout=5)
+            headers = (await plain.ask("GET", raw.url, {})).headers()
+            assert headers["etag"] == "e"
+            assert headers["x-ms-meta-a"].startswith("a")
+            plain.close()
+
+    asyncio.run(run())
+
+
 def test_the_other_client_sends_the_rest_as_it_is_written() -> None:
     paths = ["/a/../b", "/a/./b", "/a/%2E%2E/b", "/..", "/a//b/"]
 

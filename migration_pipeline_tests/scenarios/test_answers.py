@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -11,6 +12,8 @@ import pytest
 from migration_pipeline.adapters.http.network import Network
 from migration_pipeline.adapters.http.wire import NoAnswer, Wire
 from migration_pipeline.core.errors import Fatal
+from migration_pipeline.core.large_file import PART_BYTES
+from migration_pipeline.core.model import SourceFile, WantedFile
 from migration_pipeline.core.urls import KeyTemplate
 from migration_pipeline.sandbox import Sandbox
 from migration_pipeline.sandbox.fault_proxy import Fault
@@ -69,6 +72,67 @@ def test_a_body_of_unknown_length_is_not_taken(sandbox: Sandbox, one_file: Files
         source = [Fault("status", match="^GET", answer=answer)]
         _, (result,), _ = copy_all(sandbox, one_file, bucket, source=source, max_attempts=2)
         assert (result.outcome, result.attempts) == ("source_unreadable", 1)
+        assert "Contents" not in s3.list_objects_v2(Bucket=bucket)
+
+
+class Once(list[Fault]):
+    """Each happens to the first request that it matches, and to no other."""
+
+    def __iter__(self) -> Iterator[Fault]:
+        for fault in self[:]:
+            try:
+                yield fault
+            except GeneratorExit:  # whoever asked stopped here: it happens
+                self.remove(fault)
+                raise
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten(Files):
+    """A large file that was written anew at the source: its older copy is to be replaced."""
+
+    etag: str = ""
+
+    @property
+    def wanted(self) -> list[WantedFile]:
+        return [WantedFile(SourceFile(self.container, name), replaces=self.etag) for name in self.bodies]
+
+
+@pytest.fixture(scope="module")
+def large(sandbox: Sandbox) -> Files:
+    return store_files(sandbox, {"large.mp4": bytes(range(256)) * (PART_BYTES // 256 + 1)})
+
+
+BUSY_AT_THE_END = Fault("status", match="^POST .*uploadId=", answer="503 Busy\r\nContent-Length: 0\r\n\r\n")
+LOST_AT_THE_END = Fault("lost_reply", match="^POST .*uploadId=")
+_TAKEN = "<?xml version='1.0'?><Error><Code>PreconditionFailed</Code></Error>"
+TAKEN_AT_THE_END = Fault(
+    "status",
+    match="^POST .*uploadId=",
+    answer=f"412 Said\r\nContent-Type: application/xml\r\nContent-Length: {len(_TAKEN)}\r\n\r\n{_TAKEN}",
+)
+
+
+@pytest.mark.parametrize(("fault", "outcome"), [(BUSY_AT_THE_END, "copied"), (LOST_AT_THE_END, "already_there")])
+def test_one_fault_at_the_end_of_an_upload_leaves_the_new_bytes(
+    sandbox: Sandbox, large: Files, fault: Fault, outcome: str
+) -> None:
+    with fresh_bucket(sandbox) as (s3, bucket):
+        key = f"{large.container}/large.mp4"
+        etag = s3.put_object(Bucket=bucket, Key=key, Body=b"older")["ETag"].strip('"')
+        files = Rewritten(large.container, large.bodies, etag)
+        _, (result,), (_, proxy) = copy_all(sandbox, files, bucket, target=Once([fault]), max_attempts=3)
+        assert proxy.happened.total() == 1
+        assert (result.outcome, result.attempts) == (outcome, 1)
+        assert s3.get_object(Bucket=bucket, Key=key)["Body"].read() == large.bodies["large.mp4"]
+        assert "Uploads" not in s3.list_multipart_uploads(Bucket=bucket)
+
+
+def test_a_key_that_is_taken_at_the_end_of_an_upload_leaves_no_parts(sandbox: Sandbox, large: Files) -> None:
+    with fresh_bucket(sandbox) as (s3, bucket):
+        _, (result,), _ = copy_all(sandbox, large, bucket, target=[TAKEN_AT_THE_END], max_attempts=2)
+        assert result.outcome == "gave_up"  # the server says that it is taken, and then that nothing is there
+        assert "Uploads" not in s3.list_multipart_uploads(Bucket=bucket)
         assert "Contents" not in s3.list_objects_v2(Bucket=bucket)
 
 

@@ -206,13 +206,14 @@ class AzureBlobSource:
     ) -> T:
         try:
             if carried_unchanged(url.partition("?")[0]):
-                answer = await self._wire.open(method, url, headers)
                 try:
-                    return await self._good(answer, take)
+                    answer = await self._wire.open(method, url, headers)
+                    try:
+                        return await self._good(answer, take)
+                    finally:
+                        await answer.close()
                 except OddHeader:
                     pass  # the other client reads them
-                finally:
-                    await answer.close()
             plain = await self._plain.ask(method, url, headers)
             try:
                 return await self._good(plain, take)

@@ -57,7 +57,7 @@ _SAID: Mapping[Trouble, str] = {
 
 
 class OddHeader(Exception):  # noqa: N818 - an answer, not a failure
-    """A header holds bytes above ASCII, which this client does not hand over."""
+    """A header holds bytes above ASCII, or others that this client does not hand over."""
 
 
 class Answer:
@@ -195,11 +195,16 @@ class Wire:
         return request.header("content-length", "0") if method in _WRITES else request
 
     async def open(self, method: str, url: str, headers: Mapping[str, str]) -> Open:
-        """Send a request, and have its answer before its body; whoever has it closes it. Raises `NoAnswer`."""
+        """Send a request, and have its answer before its body; whoever has it closes it.
+
+        Raises `NoAnswer`, and `OddHeader` where the answer has a header that folds, or holds control characters.
+        """
         streamed = self._request(method, url, headers).streamed_read_buffer_limit(_READ_AHEAD).build_streamed()
         try:
             return Open(streamed, await streamed.__aenter__())
         except _failures() as error:
+            if _ODD_HEADER in _innermost(error):
+                raise OddHeader from None
             raise _no_answer(error) from None
 
 
@@ -244,15 +249,20 @@ def _no_answer(error: Exception) -> NoAnswer:
     """By the class of the error; where that tells nothing, by its innermost causes, which name no URL."""
     if isinstance(error, TimeoutError):
         return NoAnswer("time-out")
-    details: Mapping[str, object] = getattr(error, "details", None) or {}
-    causes = details.get("causes")
-    innermost = " ".join(str(one.get("message", "")) for one in (causes if isinstance(causes, list) else [])[1:])
+    innermost = _innermost(error)
     for words, trouble in _CAUSES.items():
         if words in innermost:
             return NoAnswer(trouble)
     return NoAnswer("broken")
 
 
+def _innermost(error: Exception) -> str:
+    details: Mapping[str, object] = getattr(error, "details", None) or {}
+    causes = details.get("causes")
+    return " ".join(str(one.get("message", "")) for one in (causes if isinstance(causes, list) else [])[1:])
+
+
+_ODD_HEADER = "invalid HTTP header parsed"
 _CAUSES: Mapping[str, Trouble] = {
     "dns error": "name",
     "certificate": "certificate",

@@ -118,6 +118,8 @@ class Objects:
                 yield answer
             finally:
                 await answer.close()
+        except OddHeader:
+            raise not_understood("header") from None
         except NoAnswer as error:
             raise unanswered(error) from None
 
