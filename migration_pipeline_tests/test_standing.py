@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,19 @@ def test_closed_hours_and_the_app_are_shown_as_runs_see_them(desk: Desk, monkeyp
     monkeypatch.setenv("MIGRATION_CONTROL__PAUSE_WHILE", "SELECT true")
     assert "control.pause_while" in drawn(look(load()))
     assert "runs go on by themselves" in drawn(look(load()))
+
+
+@pytest.mark.usefixtures("desk")
+def test_the_end_of_a_sas_is_shown_in_its_last_week(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AZURE_STORAGE_KEY", raising=False)
+    for days, words in ((30, None), (2.5, "that of the source ends in 2 d 1"), (-1, "that of the source ended 1 d")):
+        end = (datetime.now(UTC) + timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", f"sv=2026-01-01&ss=b&srt=co&sp=rl&se={end}&sig=hunter2")
+        shown = look(load())
+        assert shown.as_json()["sas_ends_at"].strftime("%Y-%m-%dT%H:%M:%SZ") == end
+        text = " ".join(drawn(shown, 200).split())
+        assert "hunter2" not in text
+        assert (words in text) if words else ("that of the source" not in text)
 
 
 def test_a_run_that_fell_silent_is_no_worker(desk: Desk) -> None:

@@ -176,7 +176,7 @@ def test_files_that_cannot_be_ours_and_that_nobody_needs_any_more_are_forgotten(
         assert ledger.overview.dead_letters() == []
 
 
-@pytest.mark.parametrize("outcome", [Outcome.GAVE_UP, Outcome.SOURCE_MISSING])
+@pytest.mark.parametrize("outcome", [Outcome.GAVE_UP, Outcome.SOURCE_MISSING, Outcome.UNFORESEEN])
 def test_a_file_that_failed_is_kept_for_erasing_however_often_nobody_needs_it(
     ledger: PostgresLedger, outcome: Outcome
 ) -> None:

@@ -190,6 +190,12 @@ def test_dead_letters_are_told_by_class_and_again_when_a_class_is_new_or_twice_a
     assert alert.since == NOON + timedelta(minutes=1)
 
 
+def test_an_error_that_nobody_foresaw_is_told_at_once_and_says_whose_fault_it_is() -> None:
+    (alert,) = Watch().look(**letters(unforeseen=1))
+    assert (alert.kind, alert.what) == (Kind.DEAD_LETTERS, "1 file cannot be copied: 1 `unforeseen`")
+    assert "A fault of this program: report the message" in alert.what_to_do
+
+
 def test_dead_letters_that_go_and_come_back_are_told_anew() -> None:
     watch = Watch()
     assert watch.look(**letters(source_missing=100))
