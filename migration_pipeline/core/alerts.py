@@ -47,7 +47,7 @@ def ledger_gone(now: datetime, since: datetime, error: str) -> Alert | None:
     return Alert(
         Kind.LEDGER,
         Severity.CRITICAL,
-        "The ledger cannot be read",
+        "The ledger, the migration's own tables in Postgres, cannot be read",
         where=shown(error),
         since=since,
         how_bad="Runs fail, and no other alert can be told. Users notice nothing of that by itself.",
@@ -117,7 +117,7 @@ def _dead_letters_alert(now: Situation, worse: Sequence[Outcome], since: str) ->
         how_bad="Profiles that need these files keep their old URLs, which lead where they led before. All other "
         "profiles go on.",
         what_to_do=" ".join(f"`{name}`: {REMEDIES[name]}" for name in worse)
-        + " `migration-pipeline dead-letters list` lists them; waive those that cannot be mended.",
+        + " The link leads to all of them. Waive what nobody can restore: those profiles then finish without the file.",
         path="assets/dead_letters",
     )
 
@@ -131,11 +131,11 @@ def _breaker(now: Situation, kept: Any) -> Judged:  # noqa: ANN401 - JSON
         Kind.BREAKER,
         Severity.CRITICAL,
         "The migration paused itself, for too many files fail",
-        where="all runs, by the breaker (control.breaker_share)",
+        where="all runs; a safety stop, the breaker, did it (control.breaker_share)",
         since=now.pause.at,
         how_bad=f"Nothing moves any more: {shown(now.pause.why)}. Users notice nothing.",
-        what_to_do="Open the link: which files failed newly, and why? Does the store that it names answer? Then "
-        "resume: Jobs > `resume`, or `migration-pipeline resume`.",
+        what_to_do="Open the link: which files failed newly, and why? `migration-pipeline doctor` says whether Azure "
+        "and S3 answer. Once they do, resume: Jobs > `resume`, or `migration-pipeline resume`.",
         path="assets/dead_letters",
     )
     return alert if kept != trip else None, trip

@@ -122,8 +122,8 @@ def dead_backfill(now: Situation, kept: Any) -> Judged:  # noqa: ANN401 - JSON
         how_bad=f"Ranges that had not run in {'them' if several else 'it'} are not done. Runs at work went on to their "
         "end. Users notice nothing.",
         what_to_do=(
-            "Wait five minutes: the sensor `watchdog` asks once for ranges that are not migrated. If nothing runs "
-            "then, launch a new backfill: Jobs > `migrate` > Materialize all > Failed and missing."
+            "Wait five minutes: the sensor `watchdog` has what is left run once more. If nothing runs then, launch a "
+            "new backfill: Jobs > `migrate` > Materialize all > Failed and missing."
             if again
             else "Launch it again: nothing does that by itself."
         ),
@@ -152,8 +152,8 @@ def stalled(now: Situation, kept: Any) -> Judged:  # noqa: ANN401 - JSON
         where=f"backfill {shown(now.backfill.id)}",
         since=moved,
         how_bad="A backfill is at work, and no file and no range has ended. Users notice nothing.",
-        what_to_do="Look at its runs: are they queued, at work, or gone? Do the stores answer? "
-        "`migration-pipeline doctor` asks them all.",
+        what_to_do="Open the link: are its runs queued, at work, or gone? `migration-pipeline doctor` says whether the "
+        "stores answer. If all do, cancel the backfill and launch it again: what is copied stays copied.",
         path=f"runs/b/{now.backfill.id}",
     )
     return alert, awake | {"told": moved.isoformat()}

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from migration_pipeline.core.alert_words import amount
 from migration_pipeline.core.calibration import Off
 from migration_pipeline.core.estimate import Estimate, Million
 from migration_pipeline.core.plan_words import off_in_words
@@ -34,9 +35,10 @@ def plan_page(
         "profiles": planned.profiles,
         "files": expected.files,
         "files_that_cannot_be_copied": sum(expected.failing.values()),
-        "gigabytes": round(expected.bytes / 1e9, 3),
+        "bytes": amount(expected.bytes),
         "duration": f"about {span(expected.seconds)} of work",
-        "speed": f"{_rate(expected.speed.files)} files a second by all workers together; {expected.speed.why}",
+        "speed": f"{_rate(expected.speed.files)} files a second by all workers together",
+        "speed_is": expected.speed.why,
         **({"last_estimate": off_in_words(last)} if last is not None else {}),
         "cost_once": f"{expected.cost.once:,.2f} {currency}",
         "cost_a_month": f"{expected.cost.storage_a_month:,.2f} {currency}",
@@ -72,7 +74,7 @@ _MEANING = [
     ["sampled_profiles, sampled_files", "how many were looked at for the estimate; the rest is in proportion"],
     ["files", "different blobs to copy; several references may name one"],
     ["files_off_by_percent", "of that, by chance alone: in 95 of 100 plans it is off by less"],
-    ["gigabytes", "10⁹ bytes to copy"],
+    ["bytes", "to copy; a MB is a million of them"],
     ["source_requests, target_requests", "that the stores will charge for"],
     ["cost_once, cost_a_month", "by the settings `prices.*`; a month is storage in S3"],
     ["duration, seconds_of_work", "of all workers together, pauses aside; an assumption until ranges have ended"],

@@ -9,6 +9,8 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from migration_pipeline.core.alert_words import count
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
@@ -92,9 +94,11 @@ def progress(rows: "pd.DataFrame", theme: Theme = LIGHT) -> str:
             axes.plot(ends, values, color=colour, linewidth=2)
             axes.set_ylabel(name)
             axes.set_ylim(bottom=0)
-            _thousands(axes)
+            _thousands(axes, whole=name != unit)
             _times(axes)
-        panes[0].set_title(f"In S3: {rows['files'].sum():,.0f} files, {rows['bytes'].sum() / divisor:,.0f} {unit}")
+        size = rows["bytes"].sum() / divisor
+        digits = 0 if size >= 10 else 1  # noqa: PLR2004 - one digit more where it tells
+        panes[0].set_title(f"In S3: {count(int(rows['files'].sum()), 'file')}, {size:,.{digits}f} {unit}")
         for axes in panes[:-1]:
             axes.tick_params(labelbottom=False)
             axes.set_xlabel("")
@@ -142,13 +146,14 @@ def outcomes(counts: Sequence[tuple[str, int]], theme: Theme = LIGHT) -> str:
     """
 
     def draw(axes: "Axes") -> None:
-        names, files = [name for name, _ in counts], [count for _, count in counts]
+        names, files = [name for name, _ in counts], [number for _, number in counts]
         axes.set_title(f"Files by outcome: {sum(files):,}")
         known = {"copied": theme.good, "already_there": theme.good, "not tried": theme.waived}
         colours = [known.get(name, theme.bad) for name in names]
         # A bar of one file would have no length on a logarithmic axis that begins at 1.
-        bars = axes.barh(names, files, color=colours, height=0.65, left=0.5)
-        axes.bar_label(bars, labels=[f"{count:,}" for count in files], fontsize=9, padding=4)
+        # So each begins at a half, and ends where its number stands on the scale.
+        bars = axes.barh(names, [number - 0.5 for number in files], color=colours, height=0.65, left=0.5)
+        axes.bar_label(bars, labels=[f"{number:,}" for number in files], fontsize=9, padding=4)
         axes.set_xscale("log")
         axes.set_xlim(0.5, 4 * max(files))
         _bare(axes, theme)
@@ -166,7 +171,7 @@ def sizes(counts: Sequence[tuple[int, int, int]], theme: Theme = LIGHT) -> str:
     """
 
     def draw(axes: "Axes") -> None:
-        files = {power: count for power, count, _ in counts}
+        files = {power: number for power, number, _ in counts}
         first, last = min(files), max(files)
         powers = [2**n for n in range(first.bit_length() - 1, last.bit_length())]
         octets = sum(size for *_, size in counts)
@@ -176,7 +181,7 @@ def sizes(counts: Sequence[tuple[int, int, int]], theme: Theme = LIGHT) -> str:
         axes.set_xticks(range(0, len(powers), every), [_binary(power) for power in powers[::every]])
         axes.set_xlabel("at least so large, and less than twice that")
         axes.set_ylabel("files")
-        _thousands(axes)
+        _thousands(axes, whole=True)
 
     return _svg(draw, theme, empty=not counts, title="Files by size")
 
@@ -254,7 +259,7 @@ def _tens(axes: "Axes", most: int, theme: Theme) -> None:
     axes.set_xticks(powers[::every], [f"{power:,}" for power in powers[::every]])
     axes.tick_params(axis="x", which="major", labelbottom=True)
     axes.grid(axis="x", which="major", color=theme.grid, linewidth=0.8)
-    axes.set_xlabel(f"files, on a logarithmic scale: from one line to the next, {10**every:,} times as many")
+    axes.set_xlabel("files, on a logarithmic scale")
 
 
 def _written(figure: "Figure") -> str:
@@ -263,10 +268,10 @@ def _written(figure: "Figure") -> str:
     return text.getvalue()
 
 
-def _thousands(axes: "Axes") -> None:
+def _thousands(axes: "Axes", *, whole: bool = False) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator  # noqa: PLC0415 - as above
 
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, min_n_ticks=2))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, min_n_ticks=2, integer=whole))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{abs(value):,.10g}"))
 
 

@@ -66,6 +66,8 @@ def test_the_rate_shows_failures_only_where_there_are_some() -> None:
 def test_every_outcome_has_a_bar_with_its_number() -> None:
     said = texts(plots.outcomes([("copied", 5_600_000), ("not tried", 30), ("source_missing", 1)]))
     assert {"copied", "5,600,000", "not tried", "30", "source_missing", "1"} <= set(said)
+    # A bar of one file is no third of one of millions: the scale is said, and has its marks.
+    assert {"files, on a logarithmic scale", "10,000", "1,000,000"} <= set(said)
 
 
 def test_sizes_between_the_smallest_and_the_largest_have_a_place() -> None:

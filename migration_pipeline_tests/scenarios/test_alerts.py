@@ -296,7 +296,11 @@ def test_a_ledger_that_stays_away_is_told_once_to_each_channel(office: Office) -
     assert office.webhook.titles() == []
     office.webhook.status = 200
     office.tick(**gone)
-    assert office.webhook.titles() == office.mailbox.titles() == ["[critical] Migration: The ledger cannot be read"]
+    assert (
+        office.webhook.titles()
+        == office.mailbox.titles()
+        == ["[critical] Migration: The ledger, the migration's own tables in Postgres, cannot be read"]
+    )
     assert office.told(**gone) == []
     assert office.told() == []
     assert office.cursor == ""
