@@ -28,7 +28,7 @@ test-fast: $(VENV)/dev
 
 ## test-all: all tests, and the long campaigns: every fault at every rate, hundreds of schedules, everything down at once
 test-all: test
-	SOAK_SCHEDULES=300 SOAK_KILLS=60 SOAK_EDITS=5000 FAULT_RATES=0.01,0.1,0.3 ODD_ANSWERS=10000 $(BIN)/pytest -m "campaign or scaled" --timeout 3600
+	CUTS=all SOAK_SCHEDULES=300 SOAK_KILLS=60 SOAK_EDITS=5000 FAULT_RATES=0.01,0.1,0.3 ODD_ANSWERS=10000 $(BIN)/pytest -m "campaign or scaled" --timeout 3600
 
 ## check: everything that needs no server
 check: $(VENV)/dev

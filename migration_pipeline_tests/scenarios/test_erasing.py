@@ -1,5 +1,6 @@
 """Erasing that is cut off, refused or overtaken: nothing needed is gone for good, and nothing is stuck."""
 
+import os
 from collections.abc import Callable, Iterator
 from itertools import count
 
@@ -16,6 +17,8 @@ from migration_pipeline_tests.scenarios.test_interruptions import cut_off
 from migration_pipeline_tests.scenarios.watched import Cut, Watch
 
 LIMITS = CopyLimits(in_flight=2, read_back="never")
+PROFILES, STEP = (130, 1) if os.environ.get("CUTS") == "all" else (60, 3)
+"""`make test` takes every third operation."""
 
 
 class At(Watch):
@@ -70,7 +73,9 @@ class Dropping:
 
 @pytest.fixture(scope="module")
 def shared(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dropping]:
-    with opened(frozen_app(sandbox, tmp_path_factory.mktemp("erasing"), profiles=130, per_range=1, photos=1)) as app:
+    with opened(
+        frozen_app(sandbox, tmp_path_factory.mktemp("erasing"), profiles=PROFILES, per_range=1, photos=1)
+    ) as app:
         yield Dropping(app)
 
 
@@ -87,8 +92,9 @@ def end() -> None:
     raise Cut
 
 
+@pytest.mark.scaled
 def test_cut_off_before_any_operation_a_photo_that_comes_back_is_migrated(app: Dropping) -> None:
-    for number in count(1):
+    for number in count(1, STEP):
         id_ = app.dropped()
         watch = Watch(number, end)
         was_cut = cut_off(lambda: app.erase(watch))  # noqa: B023 - called at once
@@ -101,8 +107,9 @@ def test_cut_off_before_any_operation_a_photo_that_comes_back_is_migrated(app: D
     assert {"begin_erasing", "erase", "erased"} <= set(watch.seen)
 
 
+@pytest.mark.scaled
 def test_cut_off_anywhere_the_next_erasing_goes_on(app: Dropping) -> None:
-    for number in count(1):
+    for number in count(1, STEP):
         id_ = app.dropped()
         was_cut = cut_off(lambda: app.erase(Watch(number, end)))  # noqa: B023 - called at once
         app.erase()
@@ -146,8 +153,9 @@ def test_one_copy_that_s3_refuses_to_remove_stays_usable_and_harms_no_other(
     assert app.app.gone([id_]) == []
 
 
+@pytest.mark.scaled
 def test_a_reference_written_before_any_operation_leads_to_bytes_in_the_end(app: Dropping) -> None:
-    for number in count(1):
+    for number in count(1, STEP):
         id_, other = app.dropped(), app.next()
         blob = app.app.photo(id_)
 

@@ -14,11 +14,12 @@ from migration_pipeline.adapters.postgres import profiles as postgres_profiles
 from migration_pipeline.adapters.postgres import rows as postgres_rows
 from migration_pipeline.adapters.postgres.locks import RowLocks
 from migration_pipeline.adapters.postgres.profiles import PostgresProfiles
+from migration_pipeline.adapters.s3 import objects
 from migration_pipeline.adapters.s3.target import S3Target
 from migration_pipeline.core import erase, migrate, rewrite, rollback, sweep
 from migration_pipeline.core.copy_file import Copier
 from migration_pipeline.core.errors import Fatal
-from migration_pipeline.core.model import KnownFile, Outcome, SourceFile
+from migration_pipeline.core.model import CopyResult, KnownFile, Outcome, SourceFile
 from migration_pipeline.core.ports import Fence, KeyTaken
 from migration_pipeline.core.reading import read
 from migration_pipeline.core.seeing import Seeing
@@ -212,6 +213,48 @@ def flag_kept_on_the_way_back() -> Any:
     return patch.object(rollback, "_clear_flags", lambda *_: None)
 
 
+def old_evidence_relied_on() -> Any:
+    """What an earlier run proved of a copy is taken for granted."""
+
+    async def unasked(_: Any, wanted: Any) -> Any:
+        proven = wanted.proven
+        if proven is None:
+            return None
+        return CopyResult(
+            wanted.file, Outcome.ALREADY_THERE, proven.size, proven.md5, proven.etag, source_etag=proven.source_etag
+        )
+
+    return patch.object(Copier, "_seen_again", unasked)
+
+
+def archived_copies_relied_on() -> Any:
+    """Nobody looks at an object's storage class."""
+    return patch.object(objects, "is_archived", lambda *_: False)
+
+
+def nobody_asked_for() -> Any:
+    """A sweep notes newer bytes, and is cut off before it asks for the ranges."""
+    outdate = PostgresRangeLedger.outdate
+
+    def unasked(self: Any, files: Any, why: str) -> Any:
+        keys = outdate(self, files, why)
+        self._write(lambda cursor: cursor.execute(self._sql("UPDATE {s}.ranges SET requested_at = NULL")))
+        return keys
+
+    return patch.object(PostgresRangeLedger, "outdate", unasked)
+
+
+def replaced_copies_left_behind() -> Any:
+    """A rollback compares the source with what was copied, and not the copy."""
+    refusal = rollback._refusal  # noqa: SLF001 - broken from inside
+
+    def hidden(state: Any, now: Any) -> str | None:
+        why = refusal(state, now)
+        return None if why == rollback.REPLACED else why
+
+    return patch.object(rollback, "_refusal", hidden)
+
+
 def texts_not_seen() -> Any:
     """What the recogniser does not understand names nothing."""
     return patch.object(Seeing, "sees", lambda *_: False)
@@ -244,6 +287,10 @@ MUTATIONS: Mapping[Mutation, set[int]] = {
     nothing_erased: {0},
     rollback_by_half: {10},
     flag_kept_on_the_way_back: {5, 10},
+    old_evidence_relied_on: {1, 2},
+    archived_copies_relied_on: {1, 7},
+    nobody_asked_for: {2},
+    replaced_copies_left_behind: {3},
     texts_not_seen: {5},
     texts_replaced_whole: {3},
 }

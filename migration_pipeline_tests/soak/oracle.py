@@ -44,6 +44,8 @@ def _place(app: App, user: User, place: str, found: list[tuple[str | None, str]]
         in_source = url.startswith(app.servers.source_base)
         if body is None and not (in_source and uid in app.missing):
             yield Broken(1, f"user {user.id_}, {place}: {url} leads nowhere")
+        elif in_source and uid in app.replaced:
+            yield Broken(3, f"user {user.id_}, {place}: {url} leads to older bytes than the app wrote to S3")
         elif body is not None and not body.startswith(f"{uid} version".encode()):
             another = body.split(b" ")[0].decode(errors="replace") in app.versions
             yield Broken(3 if another else 2, f"user {user.id_}, {place}: {url} leads to {body[:80]!r}, not to {uid}")
@@ -56,6 +58,7 @@ def when_all_is_done(app: App) -> Iterator[Broken]:
         return
     unnoticed = _copied_unnoticed(app)
     bad = app.missing | {key.rpartition("/")[2].removesuffix(".jpg") for key in app.planted if "uploads/" not in key}
+    bad = (bad - app.replaced) | app.archived()
     for user in app.users:
         if user.gone:
             continue
@@ -87,7 +90,8 @@ def _copied_unnoticed(app: App) -> set[str]:
     return {
         uid
         for uid, version in app.versions.items()
-        if version > 1 and app.fetch(app.target_url(uid)) in [app.body(uid, older) for older in range(1, version)]
+        if version > 1
+        and app.fetch(app.target_url(uid), archived=True) in [app.body(uid, older) for older in range(1, version)]
     }
 
 
@@ -100,10 +104,13 @@ def after_erasing(app: App, copied: Collection[str] = ()) -> Iterator[Broken]:
     """
     copied = set(copied)
     unnoticed = {app.target_url(uid) for uid in _copied_unnoticed(app)}
+    # Of what somebody archived, the reference waits at the source.
+    needed = {uid for user in app.users if not user.gone for held in user.places.values() for uid in held}
+    unnoticed |= {app.target_url(uid) for uid in app.archived() & needed}
     urls = {url.partition("?")[0] for user in app.users for found in app.held(user).values() for _, url in found}
     named = {app.target_url(uid) for user in app.users if not user.gone for uid in user.named}
     for url in named & copied:
-        if app.fetch(url) is None:
+        if app.fetch(url, archived=True) is None:
             yield Broken(13, f"{url} is gone, and a text names what it is the copy of")
     for key in app.objects():
         url = f"{app.servers.public_base_url}/{key}"
@@ -122,5 +129,10 @@ def after_rollback(app: App) -> Iterator[Broken]:
         for place, found in app.held(user).items():
             for uid, (_, url) in zip(user.places[place], found, strict=True):
                 # What was written over at the source since it was copied is reported, and stays.
-                if uid in app.blobs and url != app.source_url(uid) and app.fetch(url) == app.body(uid):
+                if (
+                    uid in app.blobs
+                    and uid not in app.replaced
+                    and url != app.source_url(uid)
+                    and app.fetch(url) == app.body(uid)
+                ):
                     yield Broken(10, f"user {user.id_}, {place}: {url} did not go back")

@@ -39,6 +39,8 @@ from migration_pipeline_tests.soak.oracle import (
 from migration_pipeline_tests.soak.simulated_app import SCHEMA, App, Servers, Waits, s3_client
 
 LIMITS = CopyLimits(in_flight=2, max_attempts=1, read_back="never")
+_RESTORE = 0.2
+"""How often a photo comes back from a backup between two runs, after copies were erased."""
 FIREBASE_IS_READ = {"set_flags", "inside set_flags"}
 
 
@@ -207,10 +209,12 @@ class Aim:
     Attributes:
         cut_after: an operation after which the disturbed runs end in any case.
         back: the share of schedules that erase copies, roll back, and migrate again.
+        meddle: how often somebody changes objects in S3 between two runs.
     """
 
     cut_after: str = ""
     back: float = 0.3
+    meddle: float = 0.4
 
 
 def run_schedule(world: World, seed: int, told: Told, aim: Aim = Aim()) -> None:
@@ -261,6 +265,10 @@ class _Schedule:
             partial(roll_back_range, self._key): 1,
         }
         for _ in range(self._rng.randint(2, 4)):
+            if self._rng.random() < self._aim.meddle:
+                self._app.meddle()
+            if self._app.forgotten and self._rng.random() < _RESTORE:
+                self._app.restore(self._app.users[0])
             (stage,) = self._rng.choices(list(stages), list(stages.values()))
             cut_at = self._rng.randint(1, 60) if self._rng.random() < 0.6 else 0
             watch = Disturbed(self._app, self._told, self._rng, cut_at=cut_at, cut_after=self._aim.cut_after)
@@ -295,6 +303,8 @@ class _Schedule:
     def _there_and_back(self) -> None:
         if self._app.missing:  # what is gone at the source cannot go back there
             return
+        if self._rng.random() < self._aim.meddle:
+            self._app.meddle()
         watch = Disturbed(self._app, self._told, self._rng, cut_at=self._rng.randint(0, 60))
         _until_cut(partial(roll_back_range, self._key, watch.stores(self._world.stores)))
         if not self._judge(at_any_moment):
@@ -316,6 +326,7 @@ class _Schedule:
 
     def _erase(self, stores: Stores) -> None:
         # In life a day passes before copies go, and no client remembers that long.
+        self._app.forgotten += [(user, photo["uid"]) for user, photo in self._app.removed]
         self._app.forget()
         erase(stores, seconds=0)
 

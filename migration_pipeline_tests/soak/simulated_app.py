@@ -21,6 +21,7 @@ import boto3
 import psycopg
 from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.blob import ContainerClient
+from botocore.exceptions import ClientError
 from psycopg.types.json import Json, Jsonb
 
 SCHEMA = """
@@ -101,6 +102,12 @@ class App:
         self.missing: set[str] = set()
         self.planted: dict[str, bytes] = {}
         """key → bytes of objects in S3 that are none of the migration's."""
+        self.replaced: set[str] = set()
+        """Photos that the app replaced in S3 in place: their newest bytes are there alone."""
+        self.forgotten: list[tuple[User, str]] = []
+        """Photos that users had removed when all old clients were gone."""
+        self._read: set[str] = set()
+        """URLs that a client has read, and may write again."""
         self._serial = 0
         self._connections: dict[str, HTTPConnection] = {}
         self.seconds: list[float] = []
@@ -116,6 +123,8 @@ class App:
         """Old clients are gone for good, with all that they remember."""
         self.stale.clear()
         self.removed.clear()
+        if not self.pending:
+            self._read.clear()
 
     def settle(self) -> None:
         """Clients finish what they began; old ones are gone for good."""
@@ -190,9 +199,7 @@ class App:
     def _plant_a_conflict(self) -> None:
         uid = self.rng.choice(sorted(self.blobs.keys() - self.missing) or [""])
         if uid:
-            key = f"{self.servers.container.container_name}/{self._blob(uid)}"
-            self.planted[key] = b"somebody else's"
-            self.servers.s3.put_object(Bucket=self.servers.bucket, Key=key, Body=self.planted[key])
+            self._plant_over(uid)
 
     # -- files
 
@@ -245,7 +252,7 @@ class App:
             weights = {
                 self.add_to_old: 5, self.add_to_new: 3, self.replace: 4, self.reorder: 3, self.remove: 3,
                 self.set_cover: 2, self.write_bio: 2, self.verify: 2, self.write_over: 2, self.remember: 3,
-                self.undo: 3, self.delete: self._deletes,
+                self.undo: 3, self.delete: self._deletes, self.restore: 1 if self.forgotten else 0,
             }  # fmt: skip
             (act,) = self.rng.choices(list(weights), list(weights.values()))
             act(user)
@@ -269,6 +276,7 @@ class App:
         """The client keeps what it removed, should the user want it back."""
         with self._row(user) as row:
             self.removed += [(user, photo) for photo in row["photos"][:1]]
+            self._read.update(photo["url"] for photo in row["photos"])
             self._write(user, row["photos"][1:])
         self.pending.append(lambda: self._edit_document(user, lambda photos: photos[1:]))
 
@@ -278,6 +286,12 @@ class App:
         if mine:
             self._edit(user, lambda photos: [*photos, mine[-1][1]])
             self.removed.remove(mine[-1])
+
+    def restore(self, _: User) -> None:
+        """A photo comes back from a backup, by the URL that it had in the old store."""
+        user, uid = self.forgotten.pop(self.rng.randrange(len(self.forgotten)))
+        if not user.gone and uid in self.blobs and uid not in self.replaced:
+            self._edit(user, lambda photos: [*photos, {"uid": uid, "url": self.source_url(uid)}])
 
     def set_cover(self, user: User) -> None:
         """The cover becomes the first photo, by whatever URL the row has for it."""
@@ -302,7 +316,8 @@ class App:
 
     def write_over(self, user: User) -> None:
         """An upload under a SAS that was issued before the switch: newer bytes under a name that there is already."""
-        uids = [u for place in user.places.values() for u in place if u in self.blobs and u not in self.missing]
+        lost = self.missing | self.replaced
+        uids = [u for place in user.places.values() for u in place if u in self.blobs and u not in lost]
         if uids:
             self.upload_to_source(self.rng.choice(uids))
             self.edits += 1
@@ -312,10 +327,12 @@ class App:
         if self.rng.random() < 0.5:
             with self._row(user) as row:
                 photos = row["photos"]
+            self._read.update(photo["url"] for photo in photos)
             self.stale.append(lambda: self._write_photos(user, photos))
         elif (document := self._document(user).get()).exists:
             held = document.to_dict()["photos"]
             self._compare(user, "firebase", held)
+            self._read.update(photo["url"] for photo in held)
             self.stale.append(lambda: self._write_document(user, held))
 
     def delete(self, user: User) -> None:
@@ -337,6 +354,65 @@ class App:
             self.edits += 1
 
         self.pending.append(delete_document)
+
+    # -- acts of others, in the new store
+
+    def meddle(self) -> None:
+        """Somebody removes, replaces or archives a copy that nobody refers to; or the app replaces one in place.
+
+        Between two runs, for a run relies on what it has seen itself.
+        """
+        named: dict[str, set[bool]] = {}
+        """uid → whether its references lead to the new store."""
+        for user in self.users:
+            for place, found in self.held(user).items():
+                for uid, (_, url) in zip(user.places[place], found, strict=True):
+                    named.setdefault(uid, set()).add(not url.startswith(self.servers.source_base))
+        mine = {uid: key for uid in self.blobs if (key := self._key(uid)) not in self.planted and self._is_there(key)}
+        moved = [uid for uid in mine if named.get(uid) == {True} and not self._remembered(uid)]
+        unnamed = [uid for uid in mine if True not in named.get(uid, set()) and self.target_url(uid) not in self._read]
+        named_in_texts = {uid for user in self.users for uid in user.named}
+        if moved and not self.pending and self.rng.random() < 0.3:
+            self._replace_in_place(self.rng.choice(sorted(set(moved) - named_in_texts) or [""]))
+        elif unnamed:
+            uid = self.rng.choice(sorted(unnamed))
+            (self.rng.choice([self._remove_from_s3, self._plant_over, self._archive]))(uid)
+
+    def _replace_in_place(self, uid: str) -> None:
+        if uid:
+            self.versions[uid] += 1
+            self.replaced.add(uid)
+            self.planted[self._key(uid)] = self.body(uid)
+            self.servers.s3.put_object(Bucket=self.servers.bucket, Key=self._key(uid), Body=self.body(uid))
+
+    def _remove_from_s3(self, uid: str) -> None:
+        self.servers.s3.delete_object(Bucket=self.servers.bucket, Key=self._key(uid))
+
+    def _plant_over(self, uid: str) -> None:
+        self.planted[self._key(uid)] = b"somebody else's"
+        self.servers.s3.put_object(Bucket=self.servers.bucket, Key=self._key(uid), Body=self.planted[self._key(uid)])
+
+    def _archive(self, uid: str) -> None:
+        self.servers.s3.put_object(
+            Bucket=self.servers.bucket, Key=self._key(uid), Body=self._object(self._key(uid)), StorageClass="GLACIER"
+        )
+
+    def archived(self) -> set[str]:
+        """Photos whose copies nobody can read at once."""
+        return {uid for uid in self.blobs if self._is_there(self._key(uid), storage_class="GLACIER")}
+
+    def _key(self, uid: str) -> str:
+        return f"{self.servers.container.container_name}/{self._blob(uid)}"
+
+    def _is_there(self, key: str, storage_class: str | None = None) -> bool:
+        try:
+            head = self.servers.s3.head_object(Bucket=self.servers.bucket, Key=key)
+        except ClientError:
+            return False
+        return storage_class is None or head.get("StorageClass") == storage_class
+
+    def _remembered(self, uid: str) -> bool:
+        return bool({self.source_url(uid), self.target_url(uid)} & self._read)
 
     def _edit(self, user: User, change: Callable[[list[Any]], list[Any]]) -> None:
         """What a new client does: read, change and write the row in one transaction, and the document after it."""
@@ -449,8 +525,8 @@ class App:
             "firebase": _pairs(document.to_dict()["photos"]) if document.exists else [],
         }
 
-    def fetch(self, url: str) -> bytes | None:
-        """GET, as a client would; `None` for anything but 200."""
+    def fetch(self, url: str, *, archived: bool = False) -> bytes | None:
+        """GET, as a client would; `None` for anything but 200, and for what S3 would not give out before a restore."""
         parts = urlsplit(url)
         if not parts.netloc:
             return None
@@ -463,7 +539,8 @@ class App:
             connection.request("GET", parts.path)
             answer = connection.getresponse()
         body = answer.read()
-        return body if answer.status == HTTPStatus.OK else None
+        frozen = answer.headers.get("x-amz-storage-class") == "GLACIER" and not archived
+        return body if answer.status == HTTPStatus.OK and not frozen else None
 
     def objects(self) -> dict[str, bytes]:
         """Everything in the new store that belongs to these users."""

@@ -13,11 +13,14 @@ from migration_pipeline.sandbox import Sandbox
 from migration_pipeline_tests.soak.mutations import (
     MUTATIONS,
     Mutation,
+    archived_copies_relied_on,
     erased_while_referred_to,
     flag_before_firebase,
     flag_kept_on_the_way_back,
     flag_without_another_look,
     nothing_erased,
+    old_evidence_relied_on,
+    replaced_copies_left_behind,
     rollback_by_half,
 )
 from migration_pipeline_tests.soak.schedules import Aim, Told, World, open_world, run_schedule
@@ -32,6 +35,9 @@ AIMS = {
     nothing_erased: Aim(back=1),
     rollback_by_half: Aim(back=1),
     flag_kept_on_the_way_back: Aim(back=1),
+    old_evidence_relied_on: Aim(meddle=1),
+    archived_copies_relied_on: Aim(meddle=1),
+    replaced_copies_left_behind: Aim(back=1, meddle=1),
 }
 """What must happen for the mutation to show, where few schedules do it by chance."""
 SELDOM, SELDOM_MOST = flag_without_another_look, 1000
