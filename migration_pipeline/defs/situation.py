@@ -48,7 +48,8 @@ _PARTITIONED = {*(spec.key for spec in SPECS), dg.AssetKey("audited_references")
 _KEYS = {*_PARTITIONED, dg.AssetKey("profile_ranges"), dg.AssetKey("cutover"), dg.AssetKey("dead_letters")}
 JOBS = {
     "plan", "migrate", "inventory", "sweep", "erase", "audit", "rollback", "decommission", "archive", "purge_runs",
-    "pause", "resume", "limits", "retry_dead_letters", "waive_dead_letters", "enter_phase", "back_to_phase",
+    "pause", "resume", "limits", "retry_dead_letters", "waive_dead_letters", "accept_dead_letters",
+    "enter_phase", "back_to_phase",
 }  # fmt: skip
 """All of this project."""
 _SWEEPS = (LATE_REFERENCE, NEWER_BYTES)

@@ -191,7 +191,7 @@ def test_a_removal_cut_off_before_anything_went_keeps_nobody_from_going_back(
     went = operation == "end"
     assert (app.photo(1) in app.in_source()) is not went
     if went:
-        with pytest.raises(Fatal, match="were removed from the source"):
+        with pytest.raises(Fatal, match="removed from the source"):
             cutover.go_back(app.settings, Phase.MIGRATE, by="ann", why="it was too early")
         with pytest.raises(Fatal, match="cannot be rolled back"):
             upkeep.roll_back(app.settings, key, by="ann")

@@ -250,7 +250,7 @@ def test_a_killed_inventory_goes_on(shop: Shop, settings: Settings) -> None:
         # One listing and one count, each gone on with: no page and no profile was looked at twice.
         assert connection.execute(newest).fetchall() == [(listing + 1, count + 1)]
     listed = [int(line.split()[1].replace(",", "")) for line in lines if line.startswith("listed")]
-    counted = [int(line.split()[2]) for line in lines if line.startswith("counted")]
+    counted = [int(line.split()[-2]) for line in lines if line.startswith("counted")]
     assert listed == sorted(set(listed))
     assert (counted.count(20), counted.count(40), counted[-1]) == (1, 1, 60)
     with closing(open_ledger(settings)) as ledger:

@@ -14,7 +14,7 @@ WORKERS, APPS = 2, 24
 
 @pytest.mark.timeout(600)
 def test_nothing_is_lost_with_several_workers_and_faults(sandbox: Sandbox) -> None:
-    told = soak(sandbox, seconds=10, workers=WORKERS, faults=0.05, every=1, apps=APPS, life=8)
+    told = soak(sandbox, seconds=15, workers=WORKERS, faults=0.05, every=1, apps=APPS, life=10)
     assert (told.broken, told.failures, told.failed) == ([], [], [])
     assert told.users > 3 * APPS, "somebody left, and somebody else came"
     assert told.did["runs"] > 5
