@@ -68,6 +68,8 @@ class S3Target:
         self._network = network or Network.of_environment()
         # An ETag is the object's MD5 unless KMS keys encrypt it; where the bucket does that, only an answer tells.
         self._etag_is_md5 = self._store_as.etag_is_md5
+        self._begun = dict[str, set[str]]()
+        """Keys of which an upload was perhaps begun, for the answer was lost; and the uploads that were there before."""
 
     async def __aenter__(self) -> Self:
         self._stack = AsyncExitStack()
@@ -120,8 +122,9 @@ class S3Target:
         if "IfNoneMatch" in condition and await self.describe(key) is not None:
             raise KeyTaken
         before = await self._in_thread(lambda: uploads_under(self._client, self._bucket.name, key))
-        for upload_id in stale(before):
+        for upload_id in {*stale(before), *(before.keys() - self._begun.get(key, before.keys()))}:
             await self._upload(key, upload_id).abort()
+        self._begun.setdefault(key, set(before))
         try:
             answer = await self._in_thread(
                 lambda: self._client.create_multipart_upload(
@@ -134,7 +137,9 @@ class S3Target:
             now = await self._in_thread(lambda: uploads_under(self._client, self._bucket.name, key))
             for unknown in now.keys() - before.keys():
                 await self._upload(key, unknown).abort()
+            del self._begun[key]
             raise
+        del self._begun[key]
         return self._upload(key, upload_id, condition)
 
     def _upload(self, key: str, upload_id: str, condition: Condition = _NO_OBJECT) -> S3Upload:
