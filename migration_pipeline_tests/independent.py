@@ -141,6 +141,30 @@ def references(places: Places) -> References:
     return dict(found)
 
 
+def references_of(places: Places, id_: str) -> list[tuple[str, str]]:
+    """Those of one profile; see `references`."""
+    with psycopg.connect(places.database_url) as connection:
+        photos = connection.execute("SELECT photos FROM profiles WHERE id::text = %s", [id_]).fetchall()
+        rows = connection.execute(
+            "SELECT photo_url FROM verifications WHERE profile_id::text = %s ORDER BY id", [id_]
+        ).fetchall()
+    found = [("database", url) for (value,) in [*photos, *rows] for url in _urls(value)]
+    with _firestore(places) as client:
+        snapshot = client.document(f"profiles/{id_}").get() if client else None
+        if snapshot is not None and snapshot.exists:
+            found += [("firebase", url) for url in _urls(snapshot.get("photos"))]
+    return found
+
+
+def is_flagged(places: Places, id_: str) -> bool:
+    """Whether the profile's flag is set."""
+    with psycopg.connect(places.database_url) as connection:
+        row = connection.execute(
+            "SELECT photos_migrated_at IS NOT NULL FROM profiles WHERE id::text = %s", [id_]
+        ).fetchone()
+    return row is not None and bool(row[0])
+
+
 def dump(places: Places) -> dict[str, dict[str, Any]]:
     """All rows and documents as plain values, to compare two end states.
 

@@ -18,7 +18,7 @@ from migration_pipeline.sandbox.app import AppSize, Kind
 from migration_pipeline.settings import load
 from migration_pipeline.stores import open_stores
 from migration_pipeline_tests import independent
-from migration_pipeline_tests.scenarios.conftest import MakeWorld, World, flagged
+from migration_pipeline_tests.scenarios.conftest import MakeWorld, World
 from migration_pipeline_tests.scenarios.watched import Cut, Watch
 
 LIMITS = CopyLimits(in_flight=2)
@@ -42,10 +42,10 @@ class Ranges:
         return migrate_range(self.keys[id_], (watch or Watch()).stores(self.stores), LIMITS)
 
     def urls(self, id_: str) -> list[str]:
-        return [url for _, url in independent.references(self.world.places).get(id_, [])]
+        return [url for _, url in independent.references_of(self.world.places, id_)]
 
     def unmoved_in_database(self, id_: str) -> list[str]:
-        held = independent.references(self.world.places).get(id_, [])
+        held = independent.references_of(self.world.places, id_)
         return [url for site, url in held if site == "database" and self.in_source(url)]
 
     def in_source(self, url: str) -> bool:
@@ -96,7 +96,7 @@ def test_edits_before_any_operation_are_kept_and_migrated(ranges: Ranges) -> Non
         check_halfway(ranges, id_, also=user.new_url)
         if "set_flags" in operations[number - 1 :]:
             # The flag was decided on after the edit, so it tells the truth of the row with the edit in it.
-            assert id_ not in flagged(ranges.world) or not ranges.unmoved_in_database(id_)
+            assert not independent.is_flagged(ranges.world.places, id_) or not ranges.unmoved_in_database(id_)
         # What came after the range was confirmed is found by the next run.
         assert ranges.migrate(id_).complete
         check_migrated(ranges, id_, left_out=user.removed)
@@ -120,12 +120,12 @@ def check_halfway(ranges: Ranges, id_: str, also: str = "") -> None:
     moved = [url for url in now if url not in old]
     assert all(url.startswith(ranges.world.public_base_url) for url in moved)
     assert independent.check_urls(moved) == []
-    if id_ in flagged(ranges.world):
+    if independent.is_flagged(ranges.world.places, id_):
         assert [url for url in now if ranges.in_source(url)] in ([], [also], [also, also])
 
 
 def check_migrated(ranges: Ranges, id_: str, left_out: tuple[str, ...] = ()) -> None:
-    assert id_ in flagged(ranges.world)
+    assert independent.is_flagged(ranges.world.places, id_)
     now = ranges.urls(id_)
     assert not [url for url in now if ranges.in_source(url)]
     assert independent.check_urls({url for url in now if url.startswith(ranges.world.public_base_url)}) == []

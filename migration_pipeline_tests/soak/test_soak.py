@@ -25,7 +25,7 @@ from migration_pipeline_tests.soak.mutations import (
 )
 from migration_pipeline_tests.soak.schedules import Aim, Told, World, open_world, run_schedule
 
-SCHEDULES = int(os.environ.get("SOAK_SCHEDULES", "15"))
+SCHEDULES = int(os.environ.get("SOAK_SCHEDULES", "10"))
 SEED = int(os.environ.get("SOAK_SEED", "1"))
 MOST = 60
 """Schedules within which a mutation must be found; most are in the first five."""

@@ -69,7 +69,7 @@ class S3Target:
         # An ETag is the object's MD5 unless KMS keys encrypt it; where the bucket does that, only an answer tells.
         self._etag_is_md5 = self._store_as.etag_is_md5
         self._begun = dict[str, set[str]]()
-        """Keys of which an upload was perhaps begun, for the answer was lost; and the uploads that were there before."""
+        """Keys of which an upload was perhaps begun, its answer lost; and the uploads that there were before."""
 
     async def __aenter__(self) -> Self:
         self._stack = AsyncExitStack()
