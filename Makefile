@@ -79,8 +79,9 @@ workload: $(VENV)/dev
 bench-control: $(VENV)/dev
 	$(BIN)/python -m benchmarks.control --out benchmarks/results/control.json
 
-## screenshots: draws docs/images anew with the Chromium that is on PATH, from a migration under dagster dev
+## screenshots: draws docs/images anew: an operator's day by clicks, then other pages from a migration under dagster dev
 screenshots: $(VENV)/dev
+	DAY_SCREENSHOTS=docs/images $(BIN)/pytest -m campaign migration_pipeline_tests/scenarios/test_browser_day.py
 	$(BIN)/python docs/make_screenshots.py
 
 ## settings: the table of docs/settings.md, made of the settings' models

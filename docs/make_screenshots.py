@@ -1,7 +1,7 @@
 # ruff: noqa: INP001 - a script, and no package
-"""Draws docs/images anew: a made-up app is migrated under `dagster dev`, and its pages are looked at by Chromium.
+"""Draws some of docs/images anew: a made-up app is migrated under `dagster dev`, and Chromium looks at pages of it.
 
-    make screenshots                      # everything, on servers of this machine
+    make screenshots                      # these, and those that an operator's day comes by
     python docs/make_screenshots.py --ui http://127.0.0.1:3000    # pages of a UI that runs already
     python docs/make_screenshots.py end_report                    # the report at the end alone, without a UI
 
@@ -57,17 +57,13 @@ class Shot(NamedTuple):
     Attributes:
         path: in the UI.
         shows: text that is there once the page is whole.
-        opens: text of a link to click first.
         size: of the window, in pixels.
-        keep: height that is kept, from the top.
     """
 
     name: str
     path: str
     shows: str
-    opens: str | None = None
     size: tuple[int, int] = (1400, 860)
-    keep: int | None = None
 
 
 class Ui:
@@ -95,21 +91,6 @@ class Ui:
         nodes = self.ask("{ assetNodes { assetKey { path } partitionKeys } }")["assetNodes"]
         return next(node["partitionKeys"] for node in nodes if node["assetKey"]["path"] == ["migrated_profiles"])
 
-    def failed_partition(self) -> str:
-        """The first that is red, else the first."""
-        query = (
-            '{ assetNodeOrError(assetKey: {path: ["migrated_profiles"]}) { ... on AssetNode { assetPartitionStatuses'
-            " { ... on DefaultPartitionStatuses { failedPartitions } } } } }"
-        )
-        red = self.ask(query)["assetNodeOrError"]["assetPartitionStatuses"]["failedPartitions"]
-        return min(red or self.partitions())
-
-    def failed_run(self) -> str | None:
-        """The newest run that failed."""
-        query = "{ runsOrError(filter: {statuses: [FAILURE]}, limit: 1) { ... on Runs { results { id } } } }"
-        found = self.ask(query)["runsOrError"]["results"]
-        return found[0]["id"] if found else None
-
     def newest_backfill(self) -> tuple[str, str]:
         """Its id and status."""
         query = "{ partitionBackfillsOrError(limit: 1) { ... on PartitionBackfills { results { id status } } } }"
@@ -117,28 +98,11 @@ class Ui:
         return newest["id"], newest["status"]
 
 
-def shots(ui: Ui) -> list[Shot]:
-    """What an operator looks at."""
-    red, backfill = ui.failed_partition(), ui.newest_backfill()[0]
-    profiles = "/assets/migrated_profiles?view="
-    return [
-        Shot("group", "/locations/migration_pipeline/asset-groups/migrate", "migrated_profiles", size=(2200, 700)),
-        Shot("plan", "/assets/profile_ranges?view=events", "largest_range", size=(1400, 1300)),
-        Shot("backfill", f"/runs/b/{backfill}", "migrated_profiles", keep=560),
-        Shot("partitions", f"{profiles}partitions&partition={red}", "did not materialize", keep=660),
-        Shot("red_partition", f"{profiles}events", red, opens=red),
-        Shot("failed_run", f"/runs/{ui.failed_run()}", "RUN_FAILURE"),
-        Shot("copies", "/assets/file_copies?view=events", "files_per_second", size=(1400, 1120)),
-        Shot("plots", "/assets/file_copies?view=overview", "files_per_second", "Plots", (1400, 1100)),
-        Shot("checks", "/assets/database_urls?view=checks", "non-blocking"),
-        Shot("report", "/assets/migration_report?view=events", "files_copied", "[Show Markdown]", (1400, 1560)),
-        Shot("dead_letters", "/assets/dead_letters?view=events", "waived", "[Show Markdown]", (1400, 1000)),
-        Shot("inventory", "/assets/source_inventory?view=events", "orphans", size=(1400, 1300)),
-        Shot("cutover", "/assets/cutover?view=events", "holds_left", size=(1400, 1000)),
-        Shot("sensors", "/automation", "requested_ranges"),
-    ]
-
-
+SHOTS = [
+    Shot("inventory", "/assets/source_inventory?view=events", "orphans", size=(1400, 1300)),
+    Shot("cutover", "/assets/cutover?view=events", "holds_left", size=(1400, 1000)),
+]
+"""Pages that no operator's day comes by: `test_browser_day.py` draws the others."""
 END_REPORT = Shot("end_report", "", "Files by outcome", size=(1280, 1440))
 
 
@@ -146,7 +110,7 @@ def draw(ui: Ui, only: list[str]) -> None:
     """Shoot every page, or those named."""
     with open_browser() as browser:
         page = browser.pages[0]
-        for shot in shots(ui):
+        for shot in SHOTS:
             if not only or shot.name in only:
                 _keep(shot, _shoot(page, ui, shot))
 
@@ -170,9 +134,6 @@ def _shoot(page: Page, ui: Ui, shot: Shot) -> bytes:
     page.goto(ui.url + shot.path)
     page.get_by_text(shot.shows).first.wait_for(timeout=60_000)
     page.wait_for_load_state("networkidle")
-    if shot.opens:
-        # The last one: a title may hold the same text.
-        page.get_by_text(shot.opens).last.click()
     page.wait_for_function("() => !/Loading(…|[.]{3})/.test(document.body.innerText)", timeout=60_000)
     page.wait_for_timeout(2000)  # what slides in has come to rest
     page.evaluate(HIDE, str(Path(sys.prefix).parent) + "/")
@@ -181,8 +142,6 @@ def _shoot(page: Page, ui: Ui, shot: Shot) -> bytes:
 
 def _keep(shot: Shot, png: bytes) -> None:
     picture = Image.open(io.BytesIO(png)).convert("RGB")
-    if shot.keep:
-        picture = picture.crop((0, 0, picture.width, shot.keep))
     path = IMAGES / f"{shot.name}.png"
     picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
     print(f"{path.name}: {path.stat().st_size / 1000:.0f} KB")  # noqa: T201 - a script
@@ -195,7 +154,7 @@ def migrate_an_app(ui: Ui) -> None:
     ui.ask(query, p={"assetSelection": assets, "partitionNames": ui.partitions(), "title": "all ranges"})
     _wait(lambda: ui.newest_backfill()[1] not in ("REQUESTED", "FAILING"), WAIT)
     switch_uploads()
-    for asset in ("migration_report", "dead_letters", "source_inventory", "cutover"):
+    for asset in ("source_inventory", "cutover"):
         _materialize(asset)
 
 
