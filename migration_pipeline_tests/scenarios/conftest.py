@@ -46,7 +46,7 @@ class World:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=800,
             check=False,
         )
 

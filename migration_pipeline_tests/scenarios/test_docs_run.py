@@ -65,7 +65,7 @@ def _in_bash(world: World, text: str, codes: Sequence[int]) -> commands_here.Don
         cwd=world.folder,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=500,
         check=False,
     )
 

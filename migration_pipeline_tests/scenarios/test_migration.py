@@ -81,6 +81,7 @@ def neutral(world: World) -> str:
     return state.replace(world.public_base_url, "TARGET").replace(world.places.bucket, "WORLD")
 
 
+@pytest.mark.timeout(900)
 def test_the_whole_migration_through_dagster(make_world: MakeWorld) -> None:
     world = make_world(SMALL, profiles_per_range=16)
     before = independent.references(world.places)
