@@ -51,7 +51,7 @@ _SLOW_FOLDERS = {"scenarios", "write_path", "soak", "deploy", "report", "uploads
 _SLOW_MODULES = {
     "test_pythons", "test_release", "test_docs_site", "test_azure_listing", "test_byte_stores", "test_documents",
     "test_realtime_database", "test_removal", "test_purged_runs", "test_reruns", "test_groups", "test_standing",
-    "test_secrets", "test_azure_sign_in", "test_aws_sign_in",
+    "test_secrets", "test_azure_sign_in", "test_aws_sign_in", "test_odd_answers",
 }  # fmt: skip
 """What takes more than a few seconds, or a browser, or processes of Dagster."""
 
