@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import re
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -48,7 +49,7 @@ def as_it_is(_: Request, said: Said) -> Said:
 
 
 @dataclass
-class Endpoint:
+class Endpoint(ABC):
     """Something that answers on a port of its own."""
 
     change: Change = as_it_is
@@ -58,8 +59,9 @@ class Endpoint:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @abstractmethod
     def answer(self, asked: Request) -> Said:
-        raise NotImplementedError
+        """What it says by itself, before `change`."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

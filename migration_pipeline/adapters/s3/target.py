@@ -68,7 +68,7 @@ class S3Target:
         self._network = network or Network.of_environment()
         # An ETag is the object's MD5 unless KMS keys encrypt it; where the bucket does that, only an answer tells.
         self._etag_is_md5 = self._store_as.etag_is_md5
-        self._begun = dict[str, set[str]]()
+        self._unanswered = dict[str, set[str]]()
         """Keys of which an upload was perhaps begun, its answer lost; and the uploads that there were before."""
 
     async def __aenter__(self) -> Self:
@@ -122,9 +122,10 @@ class S3Target:
         if "IfNoneMatch" in condition and await self.describe(key) is not None:
             raise KeyTaken
         before = await self._in_thread(lambda: uploads_under(self._client, self._bucket.name, key))
-        for upload_id in {*stale(before), *(before.keys() - self._begun.get(key, before.keys()))}:
+        unknown = before.keys() - self._unanswered.get(key, before.keys())
+        for upload_id in {*stale(before), *unknown}:
             await self._upload(key, upload_id).abort()
-        self._begun.setdefault(key, set(before))
+        self._unanswered.pop(key, None)
         try:
             answer = await self._in_thread(
                 lambda: self._client.create_multipart_upload(
@@ -133,13 +134,14 @@ class S3Target:
             )
             upload_id = _upload_id(answer)
         except Transient:
-            # Perhaps only the answer got lost: an upload that nobody knows of would keep its place for ever.
+            # Perhaps only the answer got lost: an upload that nobody knows of would keep its place for ever. Where S3
+            # does not answer now either, the next try ends it.
+            self._unanswered[key] = set(before)
             now = await self._in_thread(lambda: uploads_under(self._client, self._bucket.name, key))
-            for unknown in now.keys() - before.keys():
-                await self._upload(key, unknown).abort()
-            del self._begun[key]
+            for late in now.keys() - before.keys():
+                await self._upload(key, late).abort()
+            self._unanswered.pop(key, None)
             raise
-        del self._begun[key]
         return self._upload(key, upload_id, condition)
 
     def _upload(self, key: str, upload_id: str, condition: Condition = _NO_OBJECT) -> S3Upload:
